@@ -1,0 +1,75 @@
+"""Every error that Keytrail raises on purpose.
+
+KeytrailError
+├── UsageError            what the user gave is wrong: exit code 2, nothing was started
+│   ├── SettingsError     a setting, from a file, the environment or a flag
+│   └── ManifestError     a manifest; knows file, line and field
+├── SourceError           where events come from
+│   ├── AgentError        the agent refused, failed or is not there; carries the gRPC status
+│   └── RecordingError    a recording is missing, truncated or not one
+└── ExportError           the backend or an output file
+"""
+
+from dataclasses import dataclass
+
+
+class KeytrailError(Exception):
+    """The root: whatever is raised on purpose can be caught as this."""
+
+    exit_code = 1
+
+
+class UsageError(KeytrailError):
+    """What the user gave is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, malformed or contradicts another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a manifest or settings file, said so that its reader can mend it."""
+
+    path: str
+    """The file as the user named it; `<api server>` or `<environment>` for other origins."""
+    line: int
+    """1-based; 0 when the origin has no lines."""
+    field: str
+    """Dotted path, for example `spec.evidence.env[0].name`; empty for the whole document."""
+    message: str
+
+    def __str__(self) -> str:
+        """`FILE:LINE: FIELD: MESSAGE`, the form that editors and CI systems link."""
+        where = f"{self.path}:{self.line}" if self.line else self.path
+        return f"{where}: {self.field}: {self.message}" if self.field else f"{where}: {self.message}"
+
+
+class ManifestError(UsageError):
+    """One or more manifests are wrong; `problems` holds all of them, not only the first."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class SourceError(KeytrailError):
+    """Events cannot be had from where they were asked for."""
+
+
+class AgentError(SourceError):
+    """The agent refused or failed a call, or is away. `status` is the gRPC status name, such as UNAVAILABLE."""
+
+    def __init__(self, message: str, status: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RecordingError(SourceError):
+    """A recording is missing, truncated, damaged or not a recording."""
+
+
+class ExportError(KeytrailError):
+    """A record could not be written or sent."""

@@ -1,0 +1,121 @@
+"""Who acted: one process image (one `exec_id`) and the Kubernetes pod that it runs in.
+
+Values of environment variables never reach these objects, and arguments and paths are redacted before they do.
+"""
+
+from dataclasses import dataclass, field
+
+from keytrail.domain.identity import Attribution
+
+_UNREAD = ("truncArgs", "errorArgs", "errorEnvs", "errorFilename")
+"""Flags by which the agent says that it could not read all of an exec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as the agent or the API server describes it; `id` is without its runtime prefix."""
+
+    id: str = ""
+    name: str = ""
+    image: str = ""
+    image_id: str = ""
+    privileged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod as the agent or the API server describes it."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+    workload: str = ""
+    workload_kind: str = ""
+    service_account: str = ""
+    container: Container = Container()
+    labels: dict[str, str] = field(default_factory=dict, compare=False)
+    maybe_exec_probe: bool = False
+    """The agent saw the command line of one of the pod's probes: anyone who runs the same command gets this."""
+
+
+class Process:
+    """One process image, shared by all its events. Mutable in two places only: `attribution` and `exited`."""
+
+    __slots__ = (
+        "argument_credentials",
+        "arguments",
+        "attribution",
+        "auid",
+        "binary",
+        "container_id",
+        "cwd",
+        "environment",
+        "exec_id",
+        "exited",
+        "flags",
+        "in_init_tree",
+        "parent_exec_id",
+        "pid",
+        "pod",
+        "preexisting",
+        "start_ns",
+        "truncated",
+        "uid",
+    )
+
+    def __init__(
+        self,
+        exec_id: str,
+        *,
+        pid: int = 0,
+        binary: str = "",
+        arguments: str = "",
+        cwd: str = "",
+        uid: int = 0,
+        auid: int = -1,
+        flags: str = "",
+        start_ns: int = 0,
+        parent_exec_id: str = "",
+        container_id: str = "",
+        in_init_tree: bool = False,
+        pod: Pod | None = None,
+        environment: tuple[str, ...] | None = None,
+        argument_credentials: tuple[str, ...] = (),
+    ) -> None:
+        self.exec_id = exec_id
+        self.pid = pid
+        self.binary = binary
+        """As executed, made absolute, symlinks kept; the script for a script; `/dev/fd/3` for a memfd."""
+        self.arguments = arguments
+        """argv[1:] joined by blanks, redacted. Cannot be split back: the agent does not escape quotes."""
+        self.cwd = cwd
+        self.uid = uid
+        """Effective user id at exec; -1 when the agent did not say, as for the exit of a process that it throttled."""
+        self.auid = auid
+        """Login user id; -1 when unset."""
+        self.flags = flags
+        self.start_ns = start_ns
+        """Nanoseconds since the epoch; 0 when unknown."""
+        self.parent_exec_id = parent_exec_id
+        self.container_id = container_id
+        """First 31 hex digits of the container id, from the cgroup's name alone: any local root can forge it."""
+        self.in_init_tree = in_init_tree
+        self.pod = pod
+        self.environment = environment
+        """Names of the set, non-empty environment variables; None when the event carried no environment at all."""
+        self.argument_credentials = argument_credentials
+        """What redaction found on the command line, by pattern name, such as `github-token`."""
+        self.preexisting = "procFS" in flags
+        self.truncated = "<enomem>" in (cwd, binary) or any(word in flags for word in _UNREAD)
+        """The agent could not read the command line or environment: padding can hide both."""
+        self.attribution: Attribution | None = None
+        """Written once by the identify stage; None before."""
+        self.exited = False
+
+    @property
+    def name(self) -> str:
+        """Last component of the binary's path."""
+        return self.binary.rpartition("/")[2]
+
+    def __repr__(self) -> str:
+        return f"<Process {self.pid} {self.binary!r} {'exited' if self.exited else 'running'}>"
