@@ -1,0 +1,167 @@
+"""The live source: an agent's gRPC event stream, reconnected for as long as anybody reads.
+
+In: an address and the user's filter. Out: batches, and one `Transition` whenever the connection becomes something else.
+A connection itself is `connection`'s business; what a gap means is that of whoever hears of the transitions.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from keytrail.domain.errors import SettingsError
+from keytrail.domain.filters import EventFilter
+from keytrail.source.address import Address
+from keytrail.source.base import MAX_MESSAGE_BYTES, Batch
+from keytrail.source.channel import TlsOptions, open_channel
+from keytrail.source.connection import DUMP_LIMIT, Connection, Greeting
+from keytrail.source.request import events_request
+from keytrail.source.status import Reason, details_of, reason_of
+
+_DOUBLINGS = 16
+_EVERYTHING = EventFilter()
+
+
+class State(StrEnum):
+    """Of the connection, as a reader of the log needs to know it."""
+
+    CONNECTED = "connected"
+    AWAY = "away"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The connection became something else. Attempts that end as the one before did are none."""
+
+    state: State
+    reason: Reason
+    address: str
+    attempt: int
+    """Of all connections that this source has tried, from 1."""
+    detail: str
+    """The agent's, grpcio's or the system's own words; may be empty."""
+    at_ns: int
+    """Wall clock, nanoseconds since the epoch: from an AWAY to the next CONNECTED nothing was received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before trying again, in seconds: doubling, and random so that nodes do not act in step."""
+
+    first: float = 1.0
+    limit: float = 30.0
+    random: Callable[[], float] = random.random
+
+    def delay(self, failures: int) -> float:
+        """Return the wait after so many failures in a row (from 1): between a half and the whole of its step."""
+        step = min(self.limit, self.first * 2.0 ** min(failures - 1, _DOUBLINGS))
+        return step * (1 + self.random()) / 2
+
+
+def _nobody_listens(_transition: Transition) -> None:
+    pass
+
+
+class GrpcSource:
+    """An agent's events, from now on. `close` ends it; nothing else does."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        filters: EventFilter = _EVERYTHING,
+        tls: TlsOptions | None = None,
+        on_transition: Callable[[Transition], None] = _nobody_listens,
+        backoff: Backoff = Backoff(),
+        dump_limit: int = DUMP_LIMIT,
+        now_ns: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        """`on_transition` is called on the thread that iterates `batches`. Raises SettingsError for bad TLS options."""
+        self.transitions: Counter[tuple[State, Reason]] = Counter()
+        self._address = address
+        self._tls = tls
+        self._request = events_request(filters).SerializeToString()
+        self._on_transition = on_transition
+        self._backoff = backoff
+        self._dump_limit = dump_limit
+        self._now_ns = now_ns
+        self._closing = threading.Event()
+        self._sleep = sleep or self._closing.wait
+        self._connection: Connection | None = None
+        self._last: tuple[State, Reason] | None = None
+        self._attempt = 0
+        self._failures = 0
+        self._open_channel().close()  # wrong TLS options show now, not at the first connection
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield a batch for every message: grpcio hands over one at a time, and waiting for more would delay it."""
+        while not self._closing.is_set():
+            self._attempt += 1
+            reason, detail = yield from self._one_connection()
+            if self._closing.is_set():
+                return
+            self._report(State.AWAY, reason, detail)
+            if reason is Reason.TOO_LARGE:
+                # Lost beside that one message: what the agent had queued for this stream and what happens until the
+                # next connection.
+                yield Batch((), self._now_ns(), too_large=1)
+            self._failures += 1
+            self._sleep(self._backoff.delay(self._failures))
+
+    def close(self) -> None:
+        """End `batches`, wherever it waits."""
+        self._closing.set()
+        if (connection := self._connection) is not None:
+            connection.cancel()
+
+    def _one_connection(self) -> Generator[Batch, None, tuple[Reason, str]]:
+        """Connect, yield until the connection is over, return why it is."""
+        try:
+            channel = self._open_channel()
+        except SettingsError as error:  # a certificate that was there at the start
+            return Reason.TLS, str(error)
+        connection = self._connection = Connection(channel, self._request)
+        try:
+            if self._closing.is_set():  # set before there was anything to cancel
+                return Reason.CANCELLED, ""
+            greeting = connection.greet()
+            if connection.works:
+                self._connected(greeting)
+            yield Batch((), self._now_ns(), greeting.agent, greeting.processes)
+            del greeting  # the processes are megabytes, and the connection may last for months
+            for message in connection.messages():
+                if len(message) > MAX_MESSAGE_BYTES:
+                    yield Batch((), self._now_ns(), too_large=1)
+                else:
+                    yield Batch((message,), self._now_ns())
+        except grpc.RpcError as error:
+            return reason_of(error), details_of(error)
+        except DecodeError as error:
+            return Reason.REJECTED, f"not a Tetragon agent's answer: {error}"
+        finally:
+            connection.close()
+        return Reason.ENDED, ""
+
+    def _open_channel(self) -> grpc.Channel:
+        return open_channel(self._address, self._tls, reply_limit=self._dump_limit)
+
+    def _connected(self, greeting: Greeting) -> None:
+        self._failures = 0
+        if greeting.dump_error:
+            self._report(State.CONNECTED, Reason.NO_PROCESS_CACHE, greeting.dump_error)
+        else:
+            self._report(State.CONNECTED, Reason.CONNECTED, greeting.agent.version)
+
+    def _report(self, state: State, reason: Reason, detail: str) -> None:
+        if self._last == (state, reason):
+            return
+        self._last = (state, reason)
+        self.transitions[self._last] += 1
+        self._on_transition(Transition(state, reason, str(self._address), self._attempt, detail, self._now_ns()))
