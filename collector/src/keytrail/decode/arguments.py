@@ -1,0 +1,167 @@
+"""The arguments of a hook in, plain values out.
+
+Everything that a kprobe, LSM, tracepoint, uprobe or usdt event carries comes as a list of `KprobeArgument`; here is
+what all readers of them share. Must not know what a hook means.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from keytrail.domain.event import Details, HookArgument, Network
+from keytrail.proto.tetragon import capabilities_pb2
+from keytrail.proto.tetragon import tetragon_pb2 as pb
+
+Arguments = Sequence[pb.KprobeArgument]
+
+_READ_FAILED = (
+    b"CharBufErrorENOMEM",
+    b"CharBufErrorBufTooLarge",
+    b"CharBufErrorPageFault",
+    b"CharBufErrorUnknown",
+)
+"""What the agent puts in place of a buffer that its BPF program could not read."""
+
+_NUMBERS = ("int_arg", "uint_arg", "size_arg", "long_arg")
+_CAPABILITY_SETS = ("kernel_cap_t_arg", "cap_inheritable_arg", "cap_permitted_arg", "cap_effective_arg")
+_SCALARS = frozenset((*_NUMBERS, *_CAPABILITY_SETS, "string_arg", "bytes_arg", "bpf_cmd_arg"))
+_PATHS = ("file_arg", "path_arg", "linux_binprm_arg")
+_NO_ADDRESS = "invalid IP"
+_ACTION = "KPROBE_ACTION_"
+_TELLING = ("path", "daddr", "addr", "name", "ProgName", "MapName", "KprobeFunc", "Message")
+
+T = TypeVar("T")
+
+
+def enum_name(enum: Any, value: int) -> str:
+    """Name of an enum's value; the number as text for one that is newer than our declarations."""
+    found = enum.DESCRIPTOR.values_by_number.get(value)
+    return str(value) if found is None else str(found.name)
+
+
+def capability_names(values: Iterable[int]) -> tuple[str, ...]:
+    """Names of capability numbers, all in the kernel's spelling (the agent's table lacks one prefix)."""
+    return tuple("CAP_" + enum_name(capabilities_pb2.CapabilitiesType, value).removeprefix("CAP_") for value in values)
+
+
+def of_type(args: Iterable[pb.KprobeArgument], *types: str) -> list[Any]:
+    """Values of the arguments of these types, in order."""
+    found = []
+    for arg in args:
+        which = arg.WhichOneof("arg")
+        if which in types:
+            found.append(getattr(arg, which))
+    return found
+
+
+def first(values: Sequence[T], default: T) -> T:
+    """First value, or the default."""
+    return values[0] if values else default
+
+
+def numbers(args: Iterable[pb.KprobeArgument]) -> list[int]:
+    """Integer arguments in order, of whatever width."""
+    return of_type(args, *_NUMBERS)
+
+
+def signed(value: int) -> int:
+    """Return the number that a system call meant: tracepoints hand over its registers unsigned."""
+    if value >= 1 << 63:
+        return value - (1 << 64)
+    return value - (1 << 32) if 1 << 31 <= value < 1 << 32 else value
+
+
+def texts(args: Iterable[pb.KprobeArgument]) -> list[str]:
+    """Text arguments in order."""
+    return of_type(args, "string_arg")
+
+
+def text_at(args: Arguments, position: int) -> str:
+    """Text of one argument; empty when it is none: of what the agent cannot read it sends an `error_arg` instead."""
+    return args[position].string_arg if position < len(args) else ""
+
+
+def paths(args: Iterable[pb.KprobeArgument]) -> list[str]:
+    """Paths of file, path, dentry and binprm arguments in order; `/` comes from the agent as an empty path."""
+    return [value.path or "/" for value in of_type(args, *_PATHS)]
+
+
+def payload(args: Iterable[pb.KprobeArgument]) -> bytes:
+    """First captured buffer; empty when there is none or the agent could not read it."""
+    for arg in args:
+        which = arg.WhichOneof("arg")
+        if which == "bytes_arg":
+            data = arg.bytes_arg
+        elif which == "truncated_bytes_arg":
+            data = arg.truncated_bytes_arg.bytes_arg
+        else:
+            continue
+        return b"" if data.startswith(_READ_FAILED) else data
+    return b""
+
+
+def socket(args: Iterable[pb.KprobeArgument]) -> Network | None:
+    """First socket argument, its two ends as the hook's process sees them: the kernel's source is the local end."""
+    for arg in args:
+        if arg.HasField("sock_arg"):
+            return network(arg.sock_arg)
+    return None
+
+
+def network(sock: pb.KprobeSock) -> Network:
+    """Both ends of a socket."""
+    local, peer = address(sock.saddr), address(sock.daddr)
+    return Network(sock.family, sock.protocol, local, sock.sport, peer, sock.dport, sock.cookie)
+
+
+def address(text: str) -> str:
+    """Return an address; empty for what the agent writes where a family has none."""
+    return "" if text == _NO_ADDRESS else text
+
+
+def returned(message: Any) -> pb.KprobeArgument | None:
+    """What the hooked function returned; None when the policy did not ask, and for other than kprobes."""
+    if message.DESCRIPTOR.name != "ProcessKprobe" or not message.HasField("return"):
+        return None
+    found: pb.KprobeArgument = getattr(message, "return")
+    return found
+
+
+def details(message: Any, **parts: Any) -> Details:
+    """Details with what every hook event may carry beside its own parts."""
+    args = [*message.args, *getattr(message, "data", ())]
+    value = returned(message)
+    number = None if value is None else first(numbers([value]), None)
+    action = message.action
+    if value is not None and action <= pb.KPROBE_ACTION_POST:
+        action = message.return_action
+    return Details(
+        arguments=hook_arguments(args),
+        returned=number,
+        action="" if action <= pb.KPROBE_ACTION_POST else enum_name(pb.KprobeAction, action).removeprefix(_ACTION),
+        message=message.message,
+        tags=tuple(message.tags),
+        **parts,
+    )
+
+
+def hook_arguments(args: Iterable[pb.KprobeArgument]) -> tuple[HookArgument, ...]:
+    """Every argument for rules to test. Structures come as their most telling text (path, address, name)."""
+    found = []
+    for index, arg in enumerate(args):
+        which = arg.WhichOneof("arg")
+        if which is not None:  # None for a type newer than our declarations
+            found.append(HookArgument(index, arg.label, which.removesuffix("_arg"), _plain(which, getattr(arg, which))))
+    return tuple(found)
+
+
+def _plain(which: str, value: Any) -> int | str | bytes:
+    if which in _SCALARS:
+        return value  # type: ignore[no-any-return] # the oneof's name says which scalar it is
+    if which == "truncated_bytes_arg":
+        return bytes(value.bytes_arg)
+    if which == "syscall_id":
+        return int(value.id)
+    for name in _TELLING:
+        if hasattr(value, name):
+            return str(getattr(value, name))
+    return ""

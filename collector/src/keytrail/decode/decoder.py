@@ -1,0 +1,191 @@
+"""One serialized message in, one `Event` (or the reason why not) out: the decode stage.
+
+Hot path: a message is parsed once and only in part (`shallow`), its process is looked up by exec_id, and everything
+else stays in the message until somebody asks. What comes out next goes to `identify`. Knows nothing of rules,
+identities or outputs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from keytrail.decode.details import DecodedEvent
+from keytrail.decode.hooks import Hook, hook_for, plain_function
+from keytrail.decode.processes import ProcessReader, Redact, nanoseconds
+from keytrail.decode.shallow import parse, whole
+from keytrail.decode.table import ProcessTable
+from keytrail.domain.agent import AgentFacts
+from keytrail.domain.drop import Drop, Undecodable
+from keytrail.domain.event import EventKind, EventType
+from keytrail.domain.process import Process
+from keytrail.proto.tetragon import tetragon_pb2 as pb
+
+MALFORMED = Drop(Undecodable.MALFORMED)
+UNKNOWN_EVENT = Drop(Undecodable.UNKNOWN_EVENT)
+
+_HOOKS_LIMIT = 4_096
+"""Far more hooks than an agent can load; bounds what a hostile stream can make us remember."""
+
+
+class Decoder:
+    """Decodes one agent's stream, in order. One thread only."""
+
+    def __init__(self, redact: Redact, table: ProcessTable | None = None) -> None:
+        self.table = table if table is not None else ProcessTable()
+        self.redact = redact
+        self._reader = ProcessReader(redact)
+        self._kernel_hooks: dict[str, tuple[str, Hook]] = {}
+        self._user_hooks: dict[str, tuple[str, Hook]] = {}
+        self._last_ns = 0
+        self._make: dict[str | None, Callable[[Any, int], DecodedEvent]] = {
+            "process_exec": self._exec,
+            "process_exit": self._exit,
+            "process_kprobe": self._kprobe,
+            "process_lsm": self._lsm,
+            "process_tracepoint": self._tracepoint,
+            "process_uprobe": self._uprobe,
+            "process_usdt": self._usdt,
+            "process_loader": self._loader,
+            "process_throttle": self._throttle,
+        }
+
+    def connect(self, facts: AgentFacts, processes: Sequence[bytes] = ()) -> None:
+        """Begin a connection: learn what the agent captures, and fill the table from its process cache.
+
+        Entries that do not parse are left out: the cache is a convenience, each event carries its whole process.
+        """
+        self._reader.learn(facts)
+        for raw in processes:
+            try:
+                message = pb.Process.FromString(raw)
+            except DecodeError:
+                continue
+            if message.exec_id and self.table.get(message.exec_id) is None:
+                self.table.add(self._reader.read(message), announced=True)
+
+    def decode(self, raw: bytes) -> DecodedEvent | Drop:
+        """Decode one message. Never raises: what cannot be read is answered with a `Drop`."""
+        try:
+            message = parse(raw)
+            which = message.WhichOneof("event")
+            make = self._make.get(which)
+            if make is None:  # a type newer than our declarations, or one that only export files hold
+                return UNKNOWN_EVENT
+            time_ns = nanoseconds(message.time)
+            # Library loads carry no time: their place in the stream is their only clock.
+            estimated = not time_ns
+            if estimated:
+                time_ns = self._last_ns
+            else:
+                self._last_ns = time_ns
+            event = make(getattr(message, which), time_ns)
+        except DecodeError:
+            return MALFORMED
+        event.node = message.node_name
+        event.time_estimated = estimated
+        return event
+
+    def ancestors(self, process: Process) -> Iterator[Process]:
+        """Parent first; for `DecodedEvent`."""
+        return self.table.ancestors(process)
+
+    # -- one method for each kind of message; each returns an event whose node and time mark `decode` fills in
+
+    def _exec(self, inner: Any, time_ns: int) -> DecodedEvent:
+        process = self._reader.read(whole(inner.process))
+        parent = self._parent(inner, process.parent_exec_id)
+        self.table.add(process, announced=True)
+        return DecodedEvent(EventKind.EXEC, EventType.EXEC, process, time_ns, "", "", parent, inner, self, None)
+
+    def _exit(self, inner: Any, time_ns: int) -> DecodedEvent:
+        process = self._process(inner)
+        if process.exec_id:
+            self.table.exit(process)
+        return self._plain(EventKind.EXIT, EventType.EXIT, inner, process, time_ns)
+
+    def _loader(self, inner: Any, time_ns: int) -> DecodedEvent:
+        return self._plain(EventKind.LIBRARY, EventType.LOADER, inner, self._process(inner), time_ns)
+
+    def _throttle(self, inner: Any, time_ns: int) -> DecodedEvent:
+        return DecodedEvent(
+            EventKind.THROTTLE, EventType.THROTTLE, Process(""), time_ns, "", "", None, inner, self, None
+        )
+
+    def _kprobe(self, inner: Any, time_ns: int) -> DecodedEvent:
+        return self._hooked(EventType.KPROBE, inner, time_ns, self._kernel_hook(inner.function_name))
+
+    def _lsm(self, inner: Any, time_ns: int) -> DecodedEvent:
+        return self._hooked(EventType.LSM, inner, time_ns, self._kernel_hook(inner.function_name))
+
+    def _tracepoint(self, inner: Any, time_ns: int) -> DecodedEvent:
+        return self._hooked(EventType.TRACEPOINT, inner, time_ns, self._kernel_hook(f"{inner.subsys}/{inner.event}"))
+
+    def _uprobe(self, inner: Any, time_ns: int) -> DecodedEvent:
+        name = inner.symbol or f"{inner.path}+{inner.offset:#x}"
+        return self._hooked(EventType.UPROBE, inner, time_ns, self._user_hook(name))
+
+    def _usdt(self, inner: Any, time_ns: int) -> DecodedEvent:
+        return self._hooked(EventType.USDT, inner, time_ns, self._user_hook(f"{inner.provider}:{inner.name}"))
+
+    def _plain(self, kind: EventKind, type_: EventType, inner: Any, process: Process, time_ns: int) -> DecodedEvent:
+        parent = self.table.get(process.parent_exec_id)
+        return DecodedEvent(kind, type_, process, time_ns, "", "", parent, inner, self, None)
+
+    def _hooked(self, type_: EventType, inner: Any, time_ns: int, known: tuple[str, Hook]) -> DecodedEvent:
+        function, hook = known
+        kind = hook.kind if hook.refine is None else hook.refine(inner)
+        process = self._process(inner)
+        parent = self.table.get(process.parent_exec_id)
+        return DecodedEvent(kind, type_, process, time_ns, function, inner.policy_name, parent, inner, self, hook)
+
+    # -- hooks: two caches, for a symbol that is named like a kernel function (`connect` of libc) is not that function
+
+    def _kernel_hook(self, name: str) -> tuple[str, Hook]:
+        known = self._kernel_hooks.get(name)
+        if known is None:
+            function = plain_function(name)
+            known = function, hook_for(function)
+            if len(self._kernel_hooks) < _HOOKS_LIMIT:
+                self._kernel_hooks[name] = known
+        return known
+
+    def _user_hook(self, name: str) -> tuple[str, Hook]:
+        known = self._user_hooks.get(name)
+        if known is None:
+            known = self.redact(name)[0], hook_for("")
+            if len(self._user_hooks) < _HOOKS_LIMIT:
+                self._user_hooks[name] = known
+        return known
+
+    # -- processes
+
+    def _process(self, inner: Any) -> Process:
+        sent = inner.process
+        process = self.table.get(sent.exec_id)
+        if process is None:
+            return self._enter(inner)
+        if process.pod is None and process.container_id and sent.pod:
+            # Pod metadata may come later than the process: what was concluded without it is void.
+            process.pod = self._reader.pod(whole(sent))
+            process.attribution = None
+        return process
+
+    def _enter(self, inner: Any) -> Process:
+        """Read a process that no exec event told of: a fork without exec, or one older than the stream."""
+        process = self._reader.read(whole(inner.process))
+        if process.exec_id:  # none while the agent throttles: its exit events then carry an empty process
+            self._parent(inner, process.parent_exec_id)
+            self.table.add(process, announced=False)
+        return process
+
+    def _parent(self, inner: Any, exec_id: str) -> Process | None:
+        """Return the parent, entered into the table with the ancestors that came along when it was not known yet."""
+        parent = self.table.get(exec_id)
+        if parent is not None or not exec_id or not inner.parent:
+            return parent
+        for raw in (*reversed(inner.ancestors), inner.parent):
+            sent = pb.Process.FromString(raw)
+            if sent.exec_id and self.table.get(sent.exec_id) is None:
+                self.table.add(self._reader.read(sent), announced=False)
+        return self.table.get(exec_id)

@@ -1,0 +1,119 @@
+"""A decoded event, whose cold fields are read from its message when somebody asks.
+
+In: a message that was read in part, and the hook it came from. Out: `Details`, `Credentials`, ancestors. An event keeps
+its message alive, secrets included: consumers must let go of events, and keep what they need of them.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import DecodeError
+
+from keytrail.decode.arguments import capability_names, enum_name
+from keytrail.decode.shallow import whole
+from keytrail.domain.event import (
+    NO_DETAILS,
+    Credentials,
+    Details,
+    Event,
+    EventKind,
+    EventType,
+    Exit,
+    FileAccess,
+    Operation,
+)
+from keytrail.proto.tetragon import capabilities_pb2, events_pb2
+
+if TYPE_CHECKING:
+    from keytrail.decode.decoder import Decoder
+    from keytrail.decode.hooks import Hook
+    from keytrail.domain.process import Process
+
+
+class DecodedEvent(Event):
+    """An `Event` over a protobuf message."""
+
+    __slots__ = ("_decoder", "_details", "_hook", "_message")
+
+    def __init__(  # noqa: PLR0917 - made once an event: positional, no keyword parsing on the hot path
+        self,
+        kind: EventKind,
+        type_: EventType,
+        process: "Process",
+        time_ns: int,
+        function: str,
+        policy: str,
+        parent: "Process | None",
+        message: Any,
+        decoder: "Decoder",
+        hook: "Hook | None",
+    ) -> None:
+        # Event.__init__ is not called: it would do the same assignments through keywords.
+        self.kind = kind
+        self.type = type_
+        self.process = process
+        self.time_ns = time_ns
+        self.function = function
+        self.policy = policy
+        self.parent = parent
+        self._message = message
+        self._decoder = decoder
+        self._hook = hook
+        self._details: Details | None = None
+
+    @property
+    def tid(self) -> int:  # type: ignore[override] # a read-only view of what the base class stores
+        """Thread that acted; 0 when the agent did not say."""
+        return 0 if self.type is EventType.THROTTLE else int(self._message.process.tid.value)
+
+    @property
+    def details(self) -> Details:
+        """What the kind adds; read from the message once."""
+        if self._details is None:
+            self._details = self._read()
+        return self._details
+
+    def _read(self) -> Details:
+        message, redact = self._message, self._decoder.redact
+        if self._hook is not None:
+            return self._hook.read(self._hook.name, message, redact)
+        if self.type is EventType.EXIT:
+            duration = max(0, self.time_ns - self.process.start_ns) if self.process.start_ns else 0
+            return Details(exit=Exit(message.status, message.signal, duration))
+        if self.type is EventType.LOADER:
+            return Details(file=FileAccess(redact(message.path)[0], "load"), build_id=message.buildid.hex())
+        if self.type is EventType.THROTTLE:
+            # The agent pads the cgroup's name with zero bytes to a fixed length.
+            name = redact(message.cgroup.rstrip("\0"))[0]
+            type_ = enum_name(events_pb2.ThrottleType, message.type).removeprefix("THROTTLE_").lower()
+            return Details(operation=Operation(type_, name))
+        return NO_DETAILS
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Ids and capabilities of the process at its exec; None unless the agent runs with `--enable-process-cred`."""
+        if self.type is EventType.THROTTLE:
+            return None
+        try:
+            process = whole(self._message.process)
+        except DecodeError:  # broken in a part that `decode` had no need to read
+            return None
+        if not process.HasField("process_credentials"):
+            return None
+        sent, binary = process.process_credentials, process.binary_properties
+        raised = [name for name in ("setuid", "setgid") if binary.HasField(name)]
+        raised += [enum_name(capabilities_pb2.ProcessPrivilegesChanged, change) for change in binary.privileges_changed]
+        links = binary.file.inode.links.value if binary.file.inode.HasField("links") else -1
+        return Credentials(
+            sent.uid.value,
+            sent.gid.value,
+            sent.euid.value,
+            sent.egid.value,
+            capability_names(process.cap.effective),
+            tuple(raised),
+            links,
+        )
+
+    def ancestors(self) -> "Iterator[Process]":
+        """Parent first, as far as the process table reaches."""
+        return self._decoder.ancestors(self.process)

@@ -1,0 +1,131 @@
+"""Hooks on files: arguments in, `Details` with path, access and the other path of a rename or link out.
+
+Functions come without `security_`: the kprobe security_path_rename and the LSM hook path_rename are one place.
+"""
+
+import re
+from typing import Any
+
+from keytrail.decode.arguments import Arguments, details, first, numbers, paths, texts
+from keytrail.decode.processes import Redact
+from keytrail.domain.event import Details, EventKind, FileAccess
+
+ACCESS = {
+    "file_open": "open",
+    "openat": "open",
+    "open": "open",
+    "openat2": "open",
+    "do_sys_openat2": "open",
+    "file_permission": "open",
+    "path_truncate": "truncate",
+    "truncate": "truncate",
+    "ftruncate": "truncate",
+    "chmod_common": "chmod",
+    "path_chmod": "chmod",
+    "chmod": "chmod",
+    "fchmod": "chmod",
+    "fchmodat": "chmod",
+    "chown_common": "chown",
+    "path_chown": "chown",
+    "path_rename": "rename",
+    "path_link": "link",
+    "path_symlink": "symlink",
+    "path_unlink": "unlink",
+    "inode_setattr": "times",
+    "vfs_utimes": "times",
+    "inode_setxattr": "xattr",
+    "setxattr": "xattr",
+    "lsetxattr": "xattr",
+    "fsetxattr": "xattr",
+    "mmap_file": "map",
+    "kernel_read_file": "read",
+}
+"""Hooked function to what it does to a file. file_permission and inode_setattr say so in an argument."""
+
+_MAY_EXEC, _MAY_WRITE, _MAY_READ, _MAY_APPEND = 1, 2, 4, 8
+"""Mask of security_file_permission (include/linux/fs.h)."""
+_IA_VALID_MODE, _IA_VALID_OWNER, _IA_VALID_SIZE = 1, 6, 8
+"""ATTR_MODE, ATTR_UID|ATTR_GID and ATTR_SIZE of security_inode_setattr's ia_valid (include/linux/fs.h)."""
+_MODE_BITS = 0o7777
+_WITH_TEXT = ("symlink", "xattr")
+
+_KERNEL_READ_MODULE = 2
+"""READING_MODULE of the kernel's enum kernel_read_file_id."""
+
+_BPF_MOUNT = "/sys/fs/bpf"
+_MEMORY = re.compile(r"/proc/\d+/(?:task/\d+/)?mem")
+_SHARED_OBJECT = re.compile(r"\.so(?:\.[^/]*)?\Z")
+
+
+def touched_kind(message: Any) -> EventKind:
+    """Tell bpffs and other processes' memory, which the kernel shows as files, from files."""
+    path = _named(message.args)
+    if path == _BPF_MOUNT or path.startswith(_BPF_MOUNT + "/"):
+        return EventKind.BPF
+    return EventKind.TRACE if path.startswith("/proc/") and _MEMORY.fullmatch(path) else EventKind.FILE
+
+
+def mapped_kind(message: Any) -> EventKind:
+    """A mapped shared object is a library load."""
+    kind = touched_kind(message)
+    return EventKind.LIBRARY if kind is EventKind.FILE and _SHARED_OBJECT.search(_named(message.args)) else kind
+
+
+def kernel_read_kind(message: Any) -> EventKind:
+    """The kernel reads modules this way, and firmware, certificates, kexec images."""
+    return EventKind.MODULE if first(numbers(message.args), 0) == _KERNEL_READ_MODULE else EventKind.FILE
+
+
+def _named(args: Arguments) -> str:
+    return first(paths(args) or texts(args), "")
+
+
+def file(name: str, message: Any, redact: Redact) -> Details:
+    """Read a file, what was done to it, and the other path of a rename or link."""
+    access = access_of(name, numbers(message.args))
+    path, target = _subjects(access, paths(message.args), texts(message.args))
+    mode = None
+    if access == "chmod" and name != "inode_setattr":  # which has no mode among its numbers
+        mode = first(numbers(message.args)[-1:], None)
+    found = FileAccess(redact(path)[0], access, mode if mode is None else mode & _MODE_BITS, redact(target)[0])
+    return details(message, file=found)
+
+
+def access_of(name: str, ints: list[int]) -> str:
+    """Say what the function did to the file, by its name or by what its argument says."""
+    flags = first(ints, 0)
+    if name == "file_permission":
+        if flags & (_MAY_WRITE | _MAY_APPEND):
+            return "write"
+        return "read" if flags & _MAY_READ else "exec" if flags & _MAY_EXEC else "open"
+    if name == "inode_setattr":
+        if flags & _IA_VALID_MODE:
+            return "chmod"
+        return "chown" if flags & _IA_VALID_OWNER else "truncate" if flags & _IA_VALID_SIZE else "times"
+    return ACCESS.get(name, "open")
+
+
+def _subjects(access: str, named: list[str], names: list[str]) -> tuple[str, str]:
+    """Path and other path, in the order in which the kernel's functions have them."""
+    match access, named:
+        case "rename", [old_dir, old, new_dir, new, *_]:
+            return _within(old_dir, old), _within(new_dir, new)
+        case "rename", [old, *_, new]:
+            return old, new
+        case "link", [old, new_dir, new]:
+            return old, _within(new_dir, new)
+        case "link", [old, *_, new]:
+            return old, new
+        case (("symlink" | "unlink"), [directory, entry]):
+            named = [_within(directory, entry)]
+        case "xattr", []:
+            named, names = names[:-1], names[-1:]
+    # The target of a symlink and the name of an attribute are texts beside the path.
+    return first(named or names, ""), first(names, "") if access in _WITH_TEXT else ""
+
+
+def _within(directory: str, entry: str) -> str:
+    """Path of an entry: the directory's is complete, the entry's lacks what its file system is mounted on."""
+    if entry.startswith(directory.rstrip("/") + "/"):
+        return entry
+    return f"{directory.rstrip('/')}/{entry.rpartition('/')[2]}"

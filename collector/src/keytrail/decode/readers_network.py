@@ -1,0 +1,107 @@
+"""Hooks on sockets: arguments in, `Details` with both ends and what was sent in clear out.
+
+A reader runs only when a rule, an identity or an output asks. All text that may leave the process goes through
+`redact`; what stays in `Details.arguments` is for rules to test and is never exported.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from keytrail.decode.arguments import (
+    address,
+    details,
+    first,
+    network,
+    numbers,
+    of_type,
+    payload,
+    returned,
+    socket,
+    texts,
+)
+from keytrail.decode.payloads import is_clear_metadata, recognise
+from keytrail.decode.processes import Redact
+from keytrail.decode.redact import text_credentials
+from keytrail.domain.event import Details, Network, Payload
+
+_DNS_PORT = 53
+_INTERNET = ("AF_INET", "AF_INET6")
+_SENT = ("bytes_arg", "truncated_bytes_arg", "string_arg", "sock_arg")
+
+
+def other(_name: str, message: Any, _redact: Redact) -> Details:
+    """Read a hook that Keytrail has no words for: its arguments, and its socket where it has one."""
+    return details(message, network=socket(message.args))
+
+
+def connect(_name: str, message: Any, redact: Redact) -> Details:
+    """Read a connect, close or listen: the socket, or for security_socket_connect the address asked for.
+
+    At security_socket_connect the socket has no peer yet; the address is an argument of its own, of a unix socket
+    a path, and one of the wrong family holds rubbish when a policy reads both.
+    """
+    ends = socket(message.args)
+    for asked in of_type(message.args, "sockaddrun_arg"):
+        if asked.family == "AF_UNIX":
+            return details(message, network=Network("AF_UNIX", peer_address=redact(asked.path)[0]))
+    for asked in of_type(message.args, "sockaddr_arg"):
+        if "AF_UNIX" in (asked.family, ends.family if ends is not None else ""):
+            return details(message, network=Network("AF_UNIX", cookie=ends.cookie if ends is not None else 0))
+        peer = address(asked.addr)
+        ends = replace(ends or Network(), family=asked.family, peer_address=peer, peer_port=asked.port)
+    return details(message, network=ends)
+
+
+def accept(name: str, message: Any, redact: Redact) -> Details:
+    """Read inet_csk_accept: the connection is the returned socket, the argument is the listening one."""
+    value = returned(message)
+    if value is not None and value.HasField("sock_arg"):
+        return details(message, network=network(value.sock_arg))
+    return other(name, message, redact)
+
+
+def send(_name: str, message: Any, redact: Redact) -> Details:
+    """Read what was sent: size, peer, and what the first bytes say in clear."""
+    ends = _peer(message.args)
+    data = payload(message.args) or first(texts(message.args), "").encode("utf-8", "replace")
+    dns = ends is not None and _DNS_PORT in (ends.peer_port, ends.local_port)
+    if dns and ends is not None and ends.protocol == "IPPROTO_TCP":
+        data = data[2:]  # over TCP each message follows its length (RFC 1035, 4.2.2)
+    credential = "" if is_clear_metadata(data) else text_credentials(data)
+    found = recognise(data, _size(message.args, len(data)), dns=dns, credential=credential)
+    return details(message, network=ends, payload=_redacted(found, redact))
+
+
+def _peer(args: Any) -> Network | None:
+    ends = socket(args)
+    for skb in of_type(args, "skb_arg"):
+        ends = Network(skb.family, skb.protocol, skb.saddr, skb.sport, skb.daddr, skb.dport)
+    for to in of_type(args, "sockaddr_arg"):
+        # A connected UDP socket has its peer in the socket; an unconnected one in the address (AF_UNSPEC otherwise).
+        if to.family in _INTERNET and (ends is None or not ends.peer_port):
+            ends = replace(ends or Network(), family=to.family, peer_address=to.addr, peer_port=to.port)
+    return ends
+
+
+def _size(args: Any, captured: int) -> int:
+    """Return the bytes asked to be sent: the last number behind socket or buffer; before may stand a descriptor."""
+    found, behind = 0, False
+    for arg in args:
+        which = arg.WhichOneof("arg")
+        if which == "skb_arg":
+            return int(arg.skb_arg.len)
+        if which in _SENT:
+            behind = True
+        elif behind:
+            found = first(numbers([arg]), found)
+    return max(found, 0) or captured
+
+
+def _redacted(found: Payload, redact: Redact) -> Payload:
+    """A name that is looked up or asked for may be a secret itself: data leaves through DNS that way."""
+    return replace(
+        found,
+        server_name=redact(found.server_name)[0],
+        http_host=redact(found.http_host)[0],
+        dns_name=redact(found.dns_name)[0],
+    )
