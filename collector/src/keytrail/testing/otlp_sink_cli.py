@@ -1,0 +1,59 @@
+"""`keytrail otlp-sink`: an OtlpSink from the command line, until it is interrupted.
+
+In flow parsed arguments, out come the endpoints on standard output, records in the database, and a count at the end.
+"""
+
+import argparse
+import signal
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+
+from keytrail.domain.errors import UsageError
+from keytrail.testing.otlp_sink import OtlpSink
+
+EXAMPLE = """example:
+  keytrail otlp-sink --database records.db &
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 keytrail collect
+  sqlite3 records.db "SELECT event_name, body FROM records ORDER BY id DESC LIMIT 10"
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.epilog = EXAMPLE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--grpc", metavar="HOST:PORT", default="127.0.0.1:4317", help="where to take OTLP/gRPC (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--http", metavar="HOST:PORT", default="127.0.0.1:4318", help="where to take OTLP/HTTP (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--database", metavar="FILE", type=Path, help="SQLite file to add records to (default: keep them in memory)"
+    )
+
+
+def run_otlp_sink(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; raises UsageError for an address or a file that cannot be used."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with _open_sink(args) as sink:
+            sys.stdout.write(f"OTLP/gRPC {sink.grpc_endpoint}\nOTLP/HTTP {sink.http_endpoint}/v1/logs\n")
+            sys.stdout.flush()
+            already = sink.count()
+            stop.wait()
+            sys.stdout.write(f"records received: {sink.count() - already}\n")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _open_sink(args: argparse.Namespace) -> OtlpSink:
+    try:
+        return OtlpSink(args.database, grpc=args.grpc, http=args.http)
+    except sqlite3.Error as error:
+        raise UsageError(f"--database {args.database}: cannot be used as an SQLite database: {error}") from error
