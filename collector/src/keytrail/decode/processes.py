@@ -27,6 +27,8 @@ _POD_CAPACITY = 4_096
 _SHARED_NAMES = 262_144
 _NAME_LIMIT = 256
 """Characters of a variable's name that are kept: a name is attacker-controlled text and may be 128 KiB long."""
+_REMEMBERED_TEXT = 512
+_REMEMBERED_TEXTS = 8_192
 _NANOSECONDS = 1_000_000_000
 _LAST_NS = (1 << 63) - 1
 
@@ -45,6 +47,7 @@ class ProcessReader:
         self._pods: dict[tuple[str, bool], Pod] = {}
         self._environments: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._shared_names = 0
+        self._harmless: dict[str, str] = {}
         self._captures = False
         self._capture_known = False
 
@@ -55,9 +58,9 @@ class ProcessReader:
 
     def read(self, message: pb.Process) -> Process:
         """Build the object for one exec_id."""
-        binary, binary_hits = self._redact(message.binary)
-        arguments, argument_hits = self._redact(message.arguments, binary.rpartition("/")[2])
-        cwd, _ = self._redact(message.cwd)
+        binary, binary_hits = self._text(message.binary)
+        arguments, argument_hits = self._text(message.arguments, binary.rpartition("/")[2])
+        cwd, _ = self._text(message.cwd)
         flags = message.flags
         return Process(
             message.exec_id,
@@ -76,6 +79,18 @@ class ProcessReader:
             environment=self._environment(message, flags),
             argument_credentials=argument_hits or binary_hits,
         )
+
+    def _text(self, text: str, program: str = "") -> tuple[str, tuple[str, ...]]:
+        """Redact, remembering short texts that hold nothing: nodes run the same programs in the same places."""
+        known = self._harmless.get(text)
+        if known is not None and known == program:
+            return text, ()
+        redacted, hits = self._redact(text, program)
+        if redacted == text and not hits and len(text) <= _REMEMBERED_TEXT:
+            if len(self._harmless) >= _REMEMBERED_TEXTS:
+                self._harmless.clear()
+            self._harmless[text] = program
+        return redacted, hits
 
     def pod(self, message: pb.Process) -> Pod | None:
         """Return the pod of a process, shared by all processes of its container; None when the agent sent none."""
@@ -134,9 +149,10 @@ def _user_id(message: pb.Process, name: str) -> int:
 
 def _is_same(known: Pod, sent: pb.Pod) -> bool:
     """Labels are of the process's exec, so a pod relabelled since is another object; agents before 1.6 send no uid."""
-    if (known.uid, known.name, known.namespace) != (sent.uid, sent.name, sent.namespace):
+    if known.uid != sent.uid or known.name != sent.name or known.namespace != sent.namespace:
         return False
-    return known.labels == dict(sent.pod_labels)
+    labels = sent.pod_labels
+    return len(labels) == len(known.labels) and all(labels.get(key) == value for key, value in known.labels.items())
 
 
 def _read_pod(sent: pb.Pod) -> Pod:

@@ -119,7 +119,8 @@ def _subjects(access: str, named: list[str], names: list[str]) -> tuple[str, str
         case (("symlink" | "unlink"), [directory, entry]):
             named = [_within(directory, entry)]
         case "xattr", []:
-            named, names = names[:-1], names[-1:]
+            # fsetxattr names no file, only a descriptor: then the attribute's name is the only text.
+            return first(names[:-1], ""), first(names[-1:], "")
     # The target of a symlink and the name of an attribute are texts beside the path.
     return first(named or names, ""), first(names, "") if access in _WITH_TEXT else ""
 

@@ -5,10 +5,10 @@ message, which carries every environment variable with its value, nor what a pro
 """
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 
 from keytrail.domain.event import Credentials, Details, Event
-from keytrail.domain.identity import NO_IDENTITY, Attribution
 from keytrail.domain.process import Process
 from keytrail.domain.rules import DetectionRule, Severity
 
@@ -18,13 +18,13 @@ _ANCESTORS = 16
 class Snapshot(Event):
     """An event without its message: every part that a record shows, and nothing else."""
 
-    __slots__ = ("_ancestors", "_credentials", "_details", "attribution")
+    __slots__ = ("_ancestors", "_credentials", "_details")
 
     def __init__(self, event: Event) -> None:
         super().__init__(
             event.kind,
             event.type,
-            event.process,
+            copy(event.process),  # as it is now: its attribution and pod may change, and it may exit
             time_ns=event.time_ns,
             function=event.function,
             node=event.node,
@@ -37,8 +37,6 @@ class Snapshot(Event):
         self._details = replace(details, arguments=()) if details.arguments else details
         self._credentials = event.credentials
         self._ancestors = tuple(ancestor for ancestor, _ in zip(event.ancestors(), range(_ANCESTORS), strict=False))
-        self.attribution: Attribution = event.process.attribution or NO_IDENTITY
-        """As it was then: a reload of mappings may change that of the process."""
 
     @property
     def details(self) -> Details:

@@ -1,0 +1,7 @@
+"""`python -m keytrail`."""
+
+import sys
+
+from keytrail.cli import main
+
+sys.exit(main())

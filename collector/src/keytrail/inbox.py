@@ -1,0 +1,84 @@
+"""The bounded queue between the thread that reads and the thread that decides.
+
+The agent drops events for a reader that is slow, silently; so the reading thread must never wait for anything. What
+does not fit here is dropped here, where it can be counted.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from keytrail.domain.drop import DropReason
+from keytrail.observe.accounting import Accounting
+from keytrail.source.base import Batch
+
+DEFAULT_CAPACITY = 65_536
+"""Events: three seconds at 20,000 a second, a hundred megabytes of ordinary ones."""
+
+_MAX_BYTES = 256 * 1024 * 1024
+_TAKEN_AT_ONCE = 512
+"""Events handed to the deciding thread together: enough to spread the cost of a wake-up, few enough to stay fresh."""
+
+
+class Inbox:
+    """Batches in, merged batches out. `put` never blocks; iterating blocks until a batch is there or the end came."""
+
+    def __init__(self, accounting: Accounting, capacity: int = DEFAULT_CAPACITY) -> None:
+        self._accounting = accounting
+        self._capacity = capacity
+        self._batches: deque[Batch] = deque()
+        self._events = 0
+        self._bytes = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, batch: Batch) -> None:
+        """Append a batch, or drop and count its messages when there is no room for them."""
+        messages = batch.messages
+        size = len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
+        with self._changed:
+            full = self._events + len(batch.messages) > self._capacity or self._bytes + size > _MAX_BYTES
+            if full and batch.messages:
+                self._accounting.lost_before_decode(len(batch.messages), DropReason.QUEUE_FULL)
+                # What the batch says of the agent is state, not an event: it must arrive.
+                batch = batch._replace(messages=())
+                size = 0
+            self._batches.append(batch)
+            self._events += len(batch.messages)
+            self._bytes += size
+            self._changed.notify()
+
+    def close(self) -> None:
+        """No more batches will come; the iterator ends after those that are there."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        """Events that wait."""
+        return self._events
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Take everything, in order; single messages come merged."""
+        while True:
+            with self._changed:
+                while not self._batches:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                batch = self._take()
+            yield batch
+
+    def _take(self) -> Batch:
+        first = self._batches.popleft()
+        messages = list(first.messages)
+        arrived, too_large, malformed = first.arrived_ns, first.too_large, first.malformed
+        while self._batches and self._batches[0].agent is None and len(messages) < _TAKEN_AT_ONCE:
+            following = self._batches.popleft()
+            messages += following.messages
+            arrived = following.arrived_ns
+            too_large += following.too_large
+            malformed += following.malformed
+        self._events -= len(messages)
+        self._bytes -= sum(map(len, messages))
+        return Batch(messages, arrived, first.agent, first.processes, too_large, malformed)

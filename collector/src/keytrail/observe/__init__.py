@@ -1,0 +1,1 @@
+"""What Keytrail says of itself: accounting, logs, health. Importable by everything, imports no stage."""

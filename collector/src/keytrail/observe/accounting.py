@@ -1,0 +1,87 @@
+"""Two equations that hold at every moment, and the counters they are made of.
+
+events:  received = decoded + undecodable + dropped(reason)
+records: made = exported + queued + suppressed(reason) + dropped(reason)
+
+`received` counts what the deciding thread took or what had to be thrown away before it: a message still waiting
+between the two is not received yet. `queued` is what an output holds and has not delivered.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from keytrail.domain.drop import DropReason, Undecodable
+
+
+class Accounting:
+    """Counters of one collector, for any thread. Every method takes the equations from one true state to another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._received = 0
+        self._by_kind: Counter[str] = Counter()
+        self._undecodable: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._made = 0
+        self._exported = 0
+        self._suppressed: Counter[str] = Counter()
+        self._records_dropped: Counter[str] = Counter()
+
+    def events(self, by_kind: Mapping[str, int], undecodable: Mapping[str, int], dropped: Mapping[str, int]) -> None:
+        """Account for one batch: what became of each message in it."""
+        with self._lock:
+            self._by_kind.update(by_kind)
+            self._undecodable.update(undecodable)
+            self._dropped.update(dropped)
+            self._received += sum(by_kind.values()) + sum(undecodable.values()) + sum(dropped.values())
+
+    def lost_before_decode(self, count: int, reason: DropReason | Undecodable) -> None:
+        """Account for messages that were received and never reached decode."""
+        with self._lock:
+            self._received += count
+            counter = self._dropped if isinstance(reason, DropReason) else self._undecodable
+            counter[str(reason)] += count
+
+    def made(self, count: int) -> None:
+        """Records made: queued until an output says otherwise."""
+        with self._lock:
+            self._made += count
+
+    def on_exported(self, count: int) -> None:
+        """Records written, or acknowledged by the backend."""
+        with self._lock:
+            self._exported += count
+
+    def suppressed(self, count: int, reason: str) -> None:
+        """Records held back on purpose and counted in a summary record."""
+        with self._lock:
+            self._suppressed[reason] += count
+
+    def on_dropped(self, count: int, reason: DropReason) -> None:
+        """Records that will never be delivered."""
+        with self._lock:
+            self._records_dropped[str(reason)] += count
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """The shape that `--summary` writes, taken at one moment."""
+        with self._lock:
+            queued = self._made - self._exported - self._suppressed.total() - self._records_dropped.total()
+            return {
+                "events": {
+                    "received": self._received,
+                    "decoded": self._by_kind.total(),
+                    "undecodable": self._undecodable.total(),
+                    "dropped": dict(sorted(self._dropped.items())),
+                    "by_kind": dict(sorted(self._by_kind.items())),
+                    "undecodable_by_reason": dict(sorted(self._undecodable.items())),
+                },
+                "records": {
+                    "made": self._made,
+                    "exported": self._exported,
+                    "queued": queued,
+                    "suppressed": dict(sorted(self._suppressed.items())),
+                    "dropped": dict(sorted(self._records_dropped.items())),
+                },
+            }
