@@ -1,0 +1,56 @@
+"""`keytrail policies check`: files in, what an agent would say of them out, without an agent.
+
+Problems go to standard output, one a line as FILE:LINE: FIELD: MESSAGE, so that editors and CI systems link them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from keytrail.commands.terminal import printable
+from keytrail.domain.errors import Problem
+from keytrail.tracing.inspection import gathered, inspect
+from keytrail.yaml_documents import Document, read_documents
+
+
+def add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="TracingPolicy manifests (YAML or JSON)")
+    parser.add_argument(
+        "--observe-only",
+        action="store_true",
+        help="also refuse whatever changes what a process does (Sigkill, Override, enforcers, ...)",
+    )
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Judge every file; exit code 2 when an agent would refuse any."""
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    policies = 0
+    for name in args.files:
+        documents = [one for one in read_documents(Path(name)) if one.problems or one.data is not None]
+        reports = [inspect(one, observe_only=args.observe_only) for one in documents or [_empty(name)]]
+        policies += len(reports)
+        problems += gathered(report.document.problems for report in reports)
+        warnings += gathered(report.warnings for report in reports)
+    for problem in problems:
+        _print(str(problem))
+    for warning in warnings:
+        _print(f"{warning} (warning)")
+    _print(f"{policies} checked, {_counted(len(problems), 'problem')}, {_counted(len(warnings), 'warning')}")
+    return 2 if problems else 0
+
+
+def _empty(name: str) -> Document:
+    document = Document(name, 0)
+    document.add((), "expected a TracingPolicy, found nothing")
+    return document
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(printable(text) + "\n")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
