@@ -1,0 +1,54 @@
+"""The command line: one module of `keytrail.commands` for each command, composed here.
+
+Only `main` turns errors into exit codes: 0 done, 1 failed, 2 what was asked for is wrong, 130 interrupted.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from keytrail import __version__
+from keytrail.commands import collect, config, demo, doctor, fakes, policies, record, replay, watch
+from keytrail.commands.terminal import printable
+from keytrail.domain.errors import KeytrailError
+
+_DESCRIPTION = "Which machine identity did which process use, where to, and was that expected?"
+_EXAMPLES = """\
+examples:
+  keytrail demo                                   see it work, with everything embedded
+  keytrail doctor                                 what is missing on this machine, and the line that mends it
+  keytrail watch                                  follow a running Tetragon agent in the terminal
+  OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 keytrail collect
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, without importing what the commands need to run."""
+    parser = argparse.ArgumentParser(
+        prog="keytrail",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"keytrail {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (collect, replay, record, watch, policies, config, demo, doctor, fakes):
+        module.add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    # gRPC's C core writes lines of its own to standard error, in no form that a log reader knows.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeytrailError as error:
+        print(f"keytrail: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0

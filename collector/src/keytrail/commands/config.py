@@ -1,0 +1,60 @@
+"""`keytrail config show`: the settings in force, and where each comes from."""
+
+import argparse
+import os
+from typing import Any
+
+from keytrail.commands.options import add_command, add_config, add_filters, add_settings_file
+from keytrail.commands.terminal import say
+from keytrail.domain.errors import SettingsError
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands, "config", "show the settings in force", "keytrail config show --settings keytrail.yaml"
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    show = add_command(
+        actions,
+        "show",
+        "show every setting with its origin; secrets are masked",
+        "keytrail config show --settings keytrail.yaml",
+    )
+    add_config(show)
+    add_filters(show)
+    add_settings_file(show)
+    show.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print settings, then what the OTLP variables amount to."""
+    from keytrail.app import build_matcher
+    from keytrail.commands.options import read_settings
+    from keytrail.decode.redact import Redactor
+    from keytrail.settings import show
+
+    settings = read_settings(args)
+    build_matcher(
+        settings, Redactor(), live=False
+    )  # the manifests belong to the settings: a wrong one is an error here
+    say(show(settings, os.environ, otlp_rows()).rstrip("\n"))
+    return 0
+
+
+def otlp_rows() -> list[tuple[str, str, str]]:
+    """Effective OTLP settings as name, value, origin; of headers only the names."""
+    from keytrail.export.otlp_settings import otlp_settings
+
+    try:
+        otlp = otlp_settings(os.environ)
+    except SettingsError as error:
+        return [("otlp", f"not usable: {error}", "environment")]
+    return [
+        ("otlp.endpoint", otlp.endpoint, "environment"),
+        ("otlp.protocol", str(otlp.protocol), "environment"),
+        ("otlp.headers", ", ".join(f"{name}=***" for name, _ in otlp.headers), "environment"),
+        ("otlp.timeout", f"{otlp.timeout_seconds:g} s", "environment"),
+        ("otlp.compression", "gzip" if otlp.gzip else "none", "environment"),
+        ("otlp.insecure", str(otlp.insecure).lower(), "environment"),
+    ]

@@ -1,0 +1,88 @@
+"""`keytrail doctor`: what is here, what is missing, and the line that mends it."""
+
+import argparse
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from keytrail.commands.options import add_agent, add_command, add_settings_file, read_settings
+from keytrail.commands.terminal import printable, say
+from keytrail.domain.errors import AgentError, SettingsError
+
+if TYPE_CHECKING:
+    from keytrail.diagnosis import Observed
+
+_ANSWER_SECONDS = 5.0
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "doctor",
+        "check agent, rights, flags, policies and backend, and say what to change",
+        "sudo keytrail doctor",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a check")
+    add_agent(parser)
+    add_settings_file(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the checks; exit code 1 when one is critical."""
+    from keytrail.diagnosis import Verdict, diagnose
+
+    checks = diagnose(observe(args))
+    for check in checks:
+        if args.json:
+            say(json.dumps(asdict(check)))
+            continue
+        say(f"{check.verdict:<9} {check.name}: {printable(check.found)}")
+        for where, line in check.mend:
+            say(f"{'':<9}   {where}: {printable(line)}")
+    return 1 if any(check.verdict is Verdict.CRITICAL for check in checks) else 0
+
+
+def observe(args: argparse.Namespace) -> "Observed":
+    """Look at everything once. Nothing is changed, and no event stream is opened."""
+    from keytrail.commands.live import agent_address, agent_tls
+    from keytrail.diagnosis import Observed
+    from keytrail.source.agent import AgentClient
+
+    settings = read_settings(args)
+    backend, backend_error = _backend()
+    rest: dict[str, Any] = {"uid": os.geteuid(), "backend": backend, "backend_error": backend_error}
+    address = agent_address(settings)
+    with AgentClient(address, agent_tls(settings), timeout=_ANSWER_SECONDS) as client:
+        try:
+            version = client.version()
+        except AgentError as error:
+            return Observed(str(address), error=str(error), **rest)
+        flags = policies = None
+        with suppress(AgentError):  # agents before 1.7 do not know the call
+            flags = client.info().flags
+        with suppress(AgentError):  # said as "did not list them"
+            policies = [(policy.name, policy.state, policy.error) for policy in client.list_policies()]
+    return Observed(str(address), version=version, flags=flags, policies=policies, **rest)
+
+
+def _backend() -> tuple[str, str]:
+    """Send an empty request, which every OTLP receiver accepts: what it answered, or what is wrong."""
+    from keytrail.export.otlp_settings import otlp_settings
+    from keytrail.export.otlp_transport import Accepted, open_transport
+
+    try:
+        settings = otlp_settings(os.environ)
+    except SettingsError as error:
+        return "", str(error)
+    transport = open_transport(settings)
+    try:
+        answer = transport.send(b"", _ANSWER_SECONDS)
+    finally:
+        transport.close()
+    if isinstance(answer, Accepted):
+        return f"{settings.endpoint} accepts OTLP logs ({settings.protocol})", ""
+    return "", f"{settings.endpoint}: {getattr(answer, 'error', '') or type(answer).__name__}"

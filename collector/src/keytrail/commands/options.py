@@ -1,0 +1,94 @@
+"""Options that several commands share, and how they become settings."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keytrail.domain.errors import SettingsError
+from keytrail.domain.event import EventKind
+
+if TYPE_CHECKING:
+    from keytrail.observe.accounting import Accounting
+    from keytrail.settings import Settings
+
+_FLAGS = {
+    "agent_address", "agent_tls_ca", "agent_tls_cert", "agent_tls_key", "agent_tls_server_name", "config", "output",
+    "color", "event_kinds", "namespaces", "pods", "binaries", "policy_names", "pace", "log_level", "log_format",
+    "state_dir", "proc_fallback",
+}  # fmt: skip
+"""Options that are settings: their destination is the setting's name, and their default is to say nothing."""
+
+
+def add_command(commands: Any, name: str, help_: str, example: str) -> argparse.ArgumentParser:
+    """A sub-command whose help ends with an example."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help_,
+        description=help_[0].upper() + help_[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_settings_file(parser: argparse.ArgumentParser) -> None:
+    """`--settings`, and the log's options."""
+    group = parser.add_argument_group("settings")
+    group.add_argument("--settings", metavar="FILE", help="settings file (YAML); every setting is also KEYTRAIL_<NAME>")
+    group.add_argument("--log-level", choices=("debug", "info", "warning", "error"), help="how much to log")
+    group.add_argument("--log-format", choices=("text", "json"), help="form of the log")
+
+
+def add_agent(parser: argparse.ArgumentParser) -> None:
+    """Where the agent is and how to talk to it."""
+    group = parser.add_argument_group("agent")
+    group.add_argument(
+        "--agent", dest="agent_address", metavar="ADDRESS",
+        help="unix:///PATH, a folder that holds the socket, or HOST:PORT; found by itself when left out",
+    )  # fmt: skip
+    group.add_argument("--agent-tls-ca", metavar="FILE", help="CA certificate that the agent's certificate must have")
+    group.add_argument("--agent-tls-cert", metavar="FILE", help="client certificate, for mutual TLS")
+    group.add_argument("--agent-tls-key", metavar="FILE", help="key of the client certificate")
+    group.add_argument("--agent-tls-server-name", metavar="NAME", help="name that the agent's certificate must have")
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Which events. Every option may be repeated."""
+    group = parser.add_argument_group("filters (each may be repeated; values of one are alternatives)")
+    group.add_argument("--kind", dest="event_kinds", action="append", metavar="KIND",
+                       help="kind of event: " + ", ".join(EventKind))  # fmt: skip
+    group.add_argument("--namespace", dest="namespaces", action="append", metavar="NAME",
+                       help="exact namespace; an empty one selects processes without a pod")  # fmt: skip
+    group.add_argument("--pod", dest="pods", action="append", metavar="REGEX", help="RE2 expression for the pod's name")
+    group.add_argument(
+        "--binary", dest="binaries", action="append", metavar="REGEX", help="RE2 expression for the path"
+    )
+    group.add_argument(
+        "--policy-names", nargs="+", action="extend", metavar="NAME", help="TracingPolicies that made the event"
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The folder of manifests."""
+    parser.add_argument("--config", metavar="DIR", help="folder of manifests (identity mappings), read recursively")
+
+
+def read_settings(args: argparse.Namespace) -> "Settings":
+    """Settings from the file, the environment and this command line."""
+    from keytrail.settings import load_settings
+
+    given = {name: value for name, value in vars(args).items() if name in _FLAGS and value is not None}
+    path = getattr(args, "settings", None) or os.environ.get("KEYTRAIL_SETTINGS")
+    return load_settings(given, os.environ, Path(path) if path else None)
+
+
+def write_summary(path: str | None, accounting: "Accounting") -> None:
+    """Write the accounting as JSON. Raises SettingsError when the file cannot be written."""
+    if path is None:
+        return
+    try:
+        Path(path).write_text(json.dumps(accounting.summary(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"--summary {path}: {error.strerror}") from None

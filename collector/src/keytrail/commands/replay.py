@@ -1,0 +1,78 @@
+"""`keytrail replay`: a recording through the whole data path, records to standard output."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from keytrail.commands.options import (
+    add_command,
+    add_config,
+    add_filters,
+    add_settings_file,
+    read_settings,
+    write_summary,
+)
+
+SHIPPED = Path(__file__).parent.parent / "testing" / "recordings"
+"""Recordings of a real agent that travel with Keytrail, for the demo and for trying things out."""
+
+
+def add(commands: Any) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands, "replay", "read a recording instead of an agent and write its records to standard output",
+        "keytrail replay recording.pb.zst --output json --config ./identities --summary summary.json",
+    )  # fmt: skip
+    parser.add_argument(
+        "recording",
+        metavar="PATH",
+        help="a .pb or .pb.zst stream, its folder, a JSON export, or - ; seed-demo and policy-library are shipped",
+    )
+    parser.add_argument(
+        "--output", action="append", choices=("json", "line", "otlp"), help="form of the records (default: json)"
+    )
+    parser.add_argument("--color", choices=("auto", "always", "never"), help="colours of --output line")
+    parser.add_argument(
+        "--pace",
+        type=float,
+        metavar="FACTOR",
+        help="1 replays at the recorded speed, 10 ten times faster; default: as fast as it goes",
+    )
+    parser.add_argument("--summary", metavar="FILE", help="write the accounting to FILE as JSON")
+    add_config(parser)
+    add_filters(parser)
+    add_settings_file(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay to the end, or until the reader of the output goes away."""
+    from keytrail.app import Collector
+    from keytrail.observe.accounting import Accounting
+    from keytrail.observe.logs import set_up_logs
+    from keytrail.outputs import check_written, open_outputs, reader_left
+
+    args.output = args.output or ["json"]
+    settings = read_settings(args)
+    set_up_logs(settings.log_level, settings.log_format)
+    accounting = Accounting()
+    outputs = open_outputs(settings, accounting, os.environ)
+    collector = Collector(settings, _source(args.recording, settings.pace), outputs, accounting, live=False)
+    try:
+        collector.run_through(stopped=lambda: reader_left(outputs))
+    finally:
+        write_summary(args.summary, accounting)
+    check_written(outputs)
+    return 0
+
+
+def _source(path: str, pace: float | None) -> Any:
+    from keytrail.source.recording import RecordingSource
+    from keytrail.source.stdin import StdinSource
+
+    if path == "-":
+        return StdinSource(sys.stdin.buffer)
+    shipped = SHIPPED / path
+    return RecordingSource(shipped if not Path(path).exists() and shipped.is_dir() else Path(path), pace=pace)

@@ -1,0 +1,194 @@
+"""The commands that talk to a running agent: policies, doctor, record, watch."""
+
+import json
+import shlex
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keytrail.source.recording import RecordingWriter, read_recording
+from keytrail.testing.fake_tetragon import FakeTetragon
+from keytrail.testing.fake_tetragon_agent import AgentProfile
+from keytrail.testing.otlp_sink import OtlpSink
+from support.commands import keytrail
+from support.processes import CollectorProcess, wait_until
+from support.recordings import folder, messages
+
+POLICY = Path(__file__).parent.parent.parent / "policies" / "tracing" / "tcp-connect.yaml"
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    """A unix socket of the test's own."""
+    return f"unix://{tmp_path}/tetragon.sock"
+
+
+@pytest.fixture
+def agent(address: str) -> Iterator[FakeTetragon]:
+    """The recorded agent of policy-library, with its flags and policies."""
+    with FakeTetragon(address, profile=AgentProfile.of_recording(folder("policy-library"))) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "KEYTRAIL_SETTINGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("agent")
+def test_policies_list_has_tetras_columns(address: str) -> None:
+    """The heading is that of tetra, and each of the agent's policies has a row."""
+    ran = keytrail("policies", "list", "--agent", address)
+    heading, *rows = ran.out.splitlines()
+    assert heading.split() == [
+        "ID",
+        "NAME",
+        "STATE",
+        "FILTERID",
+        "NAMESPACE",
+        "SENSORS",
+        "KERNELMEMORY",
+        "MODE",
+        "NPOST",
+        "NENFORCE",
+        "NMONITOR",
+    ]
+    assert len(rows) == 16
+    assert any("obs-network" in row and "enabled" in row and "(global)" in row for row in rows)
+
+
+def test_policies_load_waits_and_delete_removes(agent: FakeTetragon, address: str) -> None:
+    """The shipped policy is loaded, waited for while the agent works on it, listed, and removed by its name."""
+    agent.script.load_seconds = 1.0
+    loaded = keytrail("policies", "load", POLICY, "--agent", address)
+    assert (loaded.code, "tcp-connect enabled" in loaded.out) == (0, True)
+    assert " tcp-connect " in keytrail("policies", "list", "--agent", address).out
+    assert keytrail("policies", "delete", "tcp-connect", "--agent", address).out == "tcp-connect: deleted\n"
+    assert " tcp-connect " not in keytrail("policies", "list", "--agent", address).out
+
+
+def test_policies_load_shows_the_agents_own_error(agent: FakeTetragon, address: str, tmp_path: Path) -> None:
+    """A refused policy is reported with the agent's text and exit code 1; the next file is tried all the same."""
+    agent.script.load_errors["tcp-connect"] = "failed to find BTF type for hook tcp_connect"
+    other = tmp_path / "other.yaml"
+    other.write_text(POLICY.read_text().replace("name: tcp-connect", "name: other"))
+    ran = keytrail("policies", "load", POLICY, other, "--agent", address)
+    assert ran.code == 1
+    assert "not loaded" in ran.out
+    assert "failed to find BTF type" in ran.out
+    assert "other enabled" in ran.out
+    missing = keytrail("policies", "load", tmp_path / "none.yaml", "--agent", address)
+    assert (missing.code, "none.yaml" in missing.err) == (2, True)
+
+
+def test_absent_agent_is_an_error_that_says_what_to_do(address: str) -> None:
+    """Without an agent the commands fail at once and ask whether it runs."""
+    ran = keytrail("policies", "list", "--agent", address)
+    assert ran.code == 1
+    assert "is Tetragon running" in ran.err
+
+
+@pytest.mark.usefixtures("agent")
+def test_doctor_finds_an_exporter_that_writes_environments_critical(address: str) -> None:
+    """Capture without the exporter's filter puts keys into a file: critical, with the exact line for each place."""
+    ran = keytrail("doctor", "--agent", address, "--json")
+    checks = {check["name"]: check for check in map(json.loads, ran.out.splitlines())}
+    assert ran.code == 1
+    assert checks["agent"]["verdict"] == "ok"
+    assert checks["version"]["found"] == "v1.7.0"
+    assert checks["environment"]["verdict"] == "ok"
+    assert checks["exporter"]["verdict"] == "critical"
+    where = dict(checks["exporter"]["mend"])
+    assert set(where) == {"systemd", "docker", "kubectl"}
+    words = shlex.split(where["kubectl"])
+    patch = json.loads(words[words.index("-p") + 1])
+    assert json.loads(patch["data"]["field-filters"])["action"] == "EXCLUDE"
+    assert checks["backend"]["verdict"] == "warning"
+
+
+def test_doctor_is_content_with_a_filtered_exporter_and_a_backend(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the filter in place and a backend that answers, nothing is critical and the exit code is 0."""
+    paths = ",".join(f"{who}.environment_variables" for who in ("process", "parent", "ancestors"))
+    filters = json.dumps({"fields": paths, "action": "EXCLUDE"})
+    profile = AgentProfile.of_recording(folder("policy-library")).with_flags({"field-filters": filters})
+    with FakeTetragon(address, profile=profile), OtlpSink(http=None) as sink:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", sink.grpc_endpoint)
+        ran = keytrail("doctor", "--agent", address)
+        assert sink.count() == 0
+    assert ran.code == 0
+    assert "accepts OTLP logs" in ran.out
+    assert "critical" not in ran.out
+
+
+def test_doctor_on_default_flags_says_how_to_capture(address: str) -> None:
+    """Default flags: the line that switches capture on comes behind the one that keeps the export clean."""
+    with FakeTetragon(address, profile=AgentProfile.of_recording(folder("seed-demo-default-flags"))):
+        ran = keytrail("doctor", "--agent", address)
+    lines = ran.out.splitlines()
+    filters = next(i for i, line in enumerate(lines) if "tetragon.conf.d/field-filters" in line)
+    capture = next(i for i, line in enumerate(lines) if "tetragon.conf.d/enable-process-environment-variables" in line)
+    assert filters < capture
+    assert "none is loaded" in ran.out
+
+
+def test_doctor_without_an_agent_is_critical(address: str) -> None:
+    """No agent: exit code 1, and how to start it in each of the three ways of running it."""
+    ran = keytrail("doctor", "--agent", address)
+    assert ran.code == 1
+    assert "systemctl start tetragon" in ran.out
+
+
+def test_record_writes_what_replay_reads(agent: FakeTetragon, address: str, tmp_path: Path) -> None:
+    """A recording of a live stream replays to the same events; values are gone, names and identities are not."""
+    target = tmp_path / "taken.pb.zst"
+    stream = messages("policy-library")[:300]
+
+    def publish() -> None:
+        agent.wait_for_listeners(timeout=20)
+        agent.publish(stream)
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    # Signals are the main thread's, and pytest runs tests there.
+    ran = keytrail("record", target, "--events", "300", "--agent", address)
+    publisher.join()
+    assert ran.code == 0
+    taken = list(read_recording(target))
+    assert len(taken) == 300
+    assert not any(b"test-not-a-real-key" in message for message in taken)
+    assert any(b"test-not-a-real-key" in message for message in stream)
+    whole = tmp_path / "whole.pb"
+    with RecordingWriter(whole) as writer:
+        for message in stream:
+            writer.write(message)
+    # What only the value's own shape showed to be a credential is not shown any more; all else is.
+    lines = zip(keytrail("replay", target).records, keytrail("replay", whole).records, strict=True)
+    differing = [(a, b) for a, b in lines if a != b]
+    assert {b["identity"]["type"] for _, b in differing} <= {"argv"}
+    assert [{**a, "identity": None} for a, _ in differing] == [{**b, "identity": None} for _, b in differing]
+
+
+def test_record_ends_in_time_although_nothing_happens(agent: FakeTetragon, address: str, tmp_path: Path) -> None:
+    """`--seconds` ends a recording of a silent agent; the file is whole and empty."""
+    ran = keytrail("record", tmp_path / "silent.pb", "--seconds", "0.5", "--agent", address)
+    assert (ran.code, list(read_recording(tmp_path / "silent.pb"))) == (0, [])
+    assert agent.overflowed == 0
+
+
+def test_filters_leave_with_the_request(agent: FakeTetragon, address: str, tmp_path: Path) -> None:
+    """The agent itself keeps back what is not wanted: only connections reach the collector."""
+    options = ("--output", "json", "--agent", address, "--kind", "exec", "--binary", "/curl$")
+    with CollectorProcess(tmp_path, *options) as collector:
+        assert agent.wait_for_listeners(timeout=20), collector.err
+        agent.publish(messages("policy-library"))
+        agent.wait_until_drained(timeout=20)
+        expected = keytrail("replay", folder("policy-library"), "--kind", "exec", "--binary", "/curl$").out
+        assert wait_until(lambda: collector.lines() >= expected.count("\n"))
+        summary = collector.stop()
+    assert collector.out == expected
+    assert summary["events"]["received"] < 100

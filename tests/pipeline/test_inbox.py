@@ -1,0 +1,60 @@
+"""The queue between reading and deciding: never blocks the reader, loses nothing silently."""
+
+import threading
+
+from keytrail.domain.agent import AgentFacts
+from keytrail.inbox import Inbox
+from keytrail.observe.accounting import Accounting
+from keytrail.source.base import Batch
+
+
+def batch(*messages: bytes, agent: AgentFacts | None = None) -> Batch:
+    """A batch that arrived at time 1."""
+    return Batch(messages, 1, agent)
+
+
+def test_single_messages_come_merged_and_in_order() -> None:
+    """What waits is handed over together, up to a bound, in stream order."""
+    inbox = Inbox(Accounting())
+    for number in range(1000):
+        inbox.put(batch(b"%d" % number))
+    inbox.close()
+    taken = [list(found.messages) for found in inbox]
+    assert [message for part in taken for message in part] == [b"%d" % number for number in range(1000)]
+    assert len(taken) < 5
+
+
+def test_full_queue_drops_the_newest_and_counts() -> None:
+    """What does not fit is counted as queue_full at once; what was there stays."""
+    accounting = Accounting()
+    inbox = Inbox(accounting, capacity=3)
+    inbox.put(batch(b"a", b"b"))
+    inbox.put(batch(b"c", b"d"))
+    inbox.put(batch(b"e"))
+    inbox.close()
+    assert [list(found.messages) for found in inbox] == [[b"a", b"b", b"e"]]
+    summary = accounting.summary()["events"]
+    assert (summary["received"], summary["dropped"]) == (2, {"queue_full": 2})
+
+
+def test_news_of_the_agent_is_never_dropped_nor_merged() -> None:
+    """A new connection's facts arrive even when its messages do not, and start a batch of their own."""
+    facts = AgentFacts("v1.7.0")
+    inbox = Inbox(Accounting(), capacity=2)
+    inbox.put(batch(b"a"))
+    inbox.put(batch(b"b", b"c", agent=facts))
+    inbox.close()
+    assert [(list(found.messages), found.agent) for found in inbox] == [([b"a"], None), ([], facts)]
+
+
+def test_waiting_taker_is_woken_by_a_message_and_by_the_end() -> None:
+    """The deciding thread sleeps until there is something, and ends when the reader ends."""
+    inbox = Inbox(Accounting())
+    taken: list[bytes] = []
+    taker = threading.Thread(target=lambda: taken.extend(message for found in inbox for message in found.messages))
+    taker.start()
+    inbox.put(batch(b"x"))
+    inbox.close()
+    taker.join(10)
+    assert not taker.is_alive()
+    assert taken == [b"x"]
