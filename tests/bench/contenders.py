@@ -1,0 +1,233 @@
+"""What is compared: each contender takes the same events from the sender's socket, in a process of its own.
+
+In: the name of a contender, a socket, a number of events. Out: one JSON line with seconds, CPU seconds and peak memory.
+The clock runs from the opening of the connection, when manifests are read and stages made, to the end of the last
+event. Started by `run.py`, once for each contender and round.
+"""
+
+import argparse
+import json
+import os
+import resource
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+from http2_sender import (
+    END_HEADERS,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    PREFACE,
+    SETTINGS,
+    WINDOW_UPDATE,
+    frame,
+    literal,
+)
+
+from keytrail.app import Collector
+from keytrail.decode.decoder import Decoder
+from keytrail.decode.redact import Redactor
+from keytrail.export.output import Output
+from keytrail.observe.accounting import Accounting
+from keytrail.outputs import open_otlp
+from keytrail.pipeline import freeze_heap
+from keytrail.settings import Settings
+from keytrail.source.address import Address
+from keytrail.source.base import Batch
+from keytrail.source.grpc_stream import GrpcSource
+
+_LARGEST_WINDOW = 2**31 - 1
+_AHEAD = 8_192
+"""Events that may be read and not yet done. An agent does not wait for a reader; a benchmark must, or the inbox would
+drop what the deciding thread cannot take, and dropping is quick."""
+_LOOK_EVERY = 256
+_LAST_BATCH = 511
+"""Records that may wait, half a second long, for a full batch: time in which nothing is done."""
+
+
+class Task(NamedTuple):
+    """What a contender is given."""
+
+    socket: Path
+    events: int
+    otlp: str
+
+
+class Took(NamedTuple):
+    """What it needed. `events` are those that were done by then, `records` all that were acknowledged in the end."""
+
+    events: int
+    seconds: float
+    cpu: float
+    records: int = 0
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._since = time.perf_counter(), time.process_time()
+
+    def took(self, events: int) -> Took:
+        wall, cpu = self._since
+        return Took(events, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def raw(task: Task) -> Took:
+    """Read the socket and look at nothing: what the sender can do."""
+    clock = _Clock()
+    largest = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, _LARGEST_WINDOW))
+    grown = frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", _LARGEST_WINDOW - 65_535))
+    path = literal(b":path", b"/tetragon.FineGuidanceSensors/GetEvents")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(task.socket))
+        connection.sendall(PREFACE + largest + grown + frame(HEADERS, END_HEADERS, 1, path))
+        tail, end = b"", literal(b"grpc-status", b"0")
+        while not tail.endswith(end):
+            tail = connection.recv(262_144)
+        return clock.took(task.events)
+
+
+def grpcio(task: Task) -> Took:
+    """Take messages from grpcio's iterator with no options and nothing done to them: the reference."""
+    clock = _Clock()
+    with grpc.insecure_channel(f"unix:{task.socket}") as channel:
+        call: Any = channel.unary_stream("/tetragon.FineGuidanceSensors/GetEvents")
+        count = sum(1 for _ in call(b""))
+        return clock.took(_checked(count, task))
+
+
+def receive(task: Task) -> Took:
+    """Take batches from the product's source."""
+    source = GrpcSource(Address(path=task.socket))
+    clock, count = _Clock(), 0
+    for batch in source.batches():
+        count += len(batch.messages)
+        if count >= task.events:
+            break
+    took = clock.took(_checked(count, task))
+    source.close()
+    return took
+
+
+def decode(task: Task) -> Took:
+    """Receive and decode, in one thread."""
+    source, decoder = GrpcSource(Address(path=task.socket)), Decoder(Redactor().redact)
+    freeze_heap()
+    clock, count = _Clock(), 0
+    for batch in source.batches():
+        if batch.agent is not None:
+            decoder.connect(batch.agent, batch.processes)
+        for message in batch.messages:
+            decoder.decode(message)
+        count += len(batch.messages)
+        if count >= task.events:
+            break
+    took = clock.took(_checked(count, task))
+    source.close()
+    return took
+
+
+def whole(task: Task) -> Took:
+    """Run the collector as `keytrail collect` does, threads and all, without any output."""
+    accounting = Accounting()
+    return _collect(task, accounting, [], lambda: _decided(accounting), task.events)
+
+
+def export(task: Task) -> Took:
+    """Run the collector with every event sent to an OTLP receiver; an event is done when the receiver said so."""
+    accounting = Accounting()
+    output = open_otlp(accounting, {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{task.otlp}"})
+    return _collect(task, accounting, [output], lambda: _acknowledged(accounting), max(1, task.events - _LAST_BATCH))
+
+
+def _decided(accounting: Accounting) -> int:
+    events: int = accounting.summary()["events"]["received"]
+    return events
+
+
+def _acknowledged(accounting: Accounting) -> int:
+    """Count the events that need nothing any more; several policies' reports of one call make one record."""
+    summary = accounting.summary()
+    events: int = summary["records"]["exported"] + summary["events"]["dropped"].get("duplicate_hook", 0)
+    return events
+
+
+def _collect(task: Task, accounting: Accounting, outputs: list[Output], done: Callable[[], int], enough: int) -> Took:
+    source = _Paced(GrpcSource(Address(path=task.socket)), task.events, done, enough)
+    # The bounds of the live queue are never met: `_Paced` waits long before.
+    Collector(Settings(), source, outputs, accounting, live=True).run_live(threading.Event())
+    summary = accounting.summary()
+    lost = {**summary["events"]["dropped"], **summary["records"]["dropped"]}
+    # Twins that different policies reported are merged, as they should be: recorded streams have some.
+    lost.pop("duplicate_hook", None)
+    if lost or summary["events"]["undecodable"] or summary["events"]["received"] != task.events:
+        raise SystemExit(f"not every event was done: {summary}")
+    return source.took._replace(records=summary["records"]["exported"])
+
+
+class _Paced:
+    """A source that ends after so many events and stays only so far ahead of those that are done."""
+
+    def __init__(self, source: GrpcSource, events: int, done: Callable[[], int], enough: int) -> None:
+        self._source = source
+        self._events = events
+        self._done = done
+        self._enough = enough
+        self.took = Took(0, 0.0, 0.0)
+
+    def batches(self) -> Iterator[Batch]:
+        clock, count = _Clock(), 0
+        for batch in self._source.batches():
+            count += len(batch.messages)
+            yield batch
+            if count >= self._events:
+                break
+            if count % _LOOK_EVERY == 0:
+                while count - self._done() > _AHEAD:
+                    time.sleep(0.002)
+        while (done := self._done()) < self._enough:
+            time.sleep(0.002)
+        self.took = clock.took(done)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _checked(count: int, task: Task) -> int:
+    if count != task.events:
+        raise SystemExit(f"{count} events instead of {task.events}")
+    return count
+
+
+CONTENDERS: dict[str, Callable[[Task], Took]] = {
+    "raw": raw,
+    "grpcio": grpcio,
+    "receive": receive,
+    "decode": decode,
+    "whole": whole,
+    "export": export,
+}
+
+
+def main() -> None:
+    """Run one contender and print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=CONTENDERS)
+    parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--events", type=int, required=True)
+    parser.add_argument("--otlp", default="", help="HOST:PORT of the receiver")
+    parser.add_argument("--core", type=int, help="the only core to run on")
+    args = parser.parse_args()
+    if args.core is not None:
+        os.sched_setaffinity(0, {args.core})
+    took = CONTENDERS[args.name](Task(args.socket, args.events, args.otlp))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({**took._asdict(), "peak_mb": peak / 1024}))
+
+
+if __name__ == "__main__":
+    main()
