@@ -13,13 +13,12 @@ from google.protobuf.message import DecodeError
 from keytrail.decode.details import DecodedEvent
 from keytrail.decode.hooks import Hook, hook_for, plain_function
 from keytrail.decode.processes import ProcessReader, Redact, nanoseconds
-from keytrail.decode.shallow import parse, whole
+from keytrail.decode.shallow import parse, parse_process
 from keytrail.decode.table import ProcessTable
 from keytrail.domain.agent import AgentFacts
 from keytrail.domain.drop import Drop, Undecodable
 from keytrail.domain.event import EventKind, EventType
 from keytrail.domain.process import Process
-from keytrail.proto.tetragon import tetragon_pb2 as pb
 
 MALFORMED = Drop(Undecodable.MALFORMED)
 UNKNOWN_EVENT = Drop(Undecodable.UNKNOWN_EVENT)
@@ -58,7 +57,7 @@ class Decoder:
         self._reader.learn(facts)
         for raw in processes:
             try:
-                message = pb.Process.FromString(raw)
+                message = parse_process(raw)
             except DecodeError:
                 continue
             if message.exec_id and self.table.get(message.exec_id) is None:
@@ -93,7 +92,7 @@ class Decoder:
     # -- one method for each kind of message; each returns an event whose node and time mark `decode` fills in
 
     def _exec(self, inner: Any, time_ns: int) -> DecodedEvent:
-        process = self._reader.read(whole(inner.process))
+        process = self._reader.read(inner.process)
         parent = self._parent(inner, process.parent_exec_id)
         self.table.add(process, announced=True)
         return DecodedEvent(EventKind.EXEC, EventType.EXEC, process, time_ns, "", "", parent, inner, self, None)
@@ -167,13 +166,13 @@ class Decoder:
             return self._enter(inner)
         if process.pod is None and process.container_id and sent.pod:
             # Pod metadata may come later than the process: what was concluded without it is void.
-            process.pod = self._reader.pod(whole(sent))
+            process.pod = self._reader.pod(parse_process(sent.SerializeToString()))
             process.attribution = None
         return process
 
     def _enter(self, inner: Any) -> Process:
         """Read a process that no exec event told of: a fork without exec, or one older than the stream."""
-        process = self._reader.read(whole(inner.process))
+        process = self._reader.read(parse_process(inner.process.SerializeToString()))
         if process.exec_id:  # none while the agent throttles: its exit events then carry an empty process
             self._parent(inner, process.parent_exec_id)
             self.table.add(process, announced=False)
@@ -185,7 +184,7 @@ class Decoder:
         if parent is not None or not exec_id or not inner.parent:
             return parent
         for raw in (*reversed(inner.ancestors), inner.parent):
-            sent = pb.Process.FromString(raw)
+            sent = parse_process(raw)
             if sent.exec_id and self.table.get(sent.exec_id) is None:
                 self.table.add(self._reader.read(sent), announced=False)
         return self.table.get(exec_id)

@@ -6,6 +6,7 @@ are looked at here for one question, whether they are empty, and kept nowhere. M
 
 from typing import Any, Protocol
 
+from keytrail.decode.shallow import whole_pod
 from keytrail.domain.agent import AgentFacts
 from keytrail.domain.process import Container, Pod, Process
 from keytrail.proto.tetragon import tetragon_pb2 as pb
@@ -31,6 +32,9 @@ _REMEMBERED_TEXT = 512
 _REMEMBERED_TEXTS = 8_192
 _NANOSECONDS = 1_000_000_000
 _LAST_NS = (1 << 63) - 1
+_KEY_TAG, _LONG = 0x0A, 0x80
+"""Tag of EnvVar.Key; a length from 128 on takes more than one byte."""
+_NO_POD: tuple[Pod | None, int] = (None, 0)
 
 
 def nanoseconds(time: Any) -> int:
@@ -44,8 +48,8 @@ class ProcessReader:
 
     def __init__(self, redact: Redact) -> None:
         self._redact = redact
-        self._pods: dict[tuple[str, bool], Pod] = {}
-        self._environments: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._pods: dict[tuple[str, bool], tuple[Pod | None, int]] = {}
+        self._environments: dict[tuple[bytes, ...], tuple[str, ...]] = {}
         self._shared_names = 0
         self._harmless: dict[str, str] = {}
         self._captures = False
@@ -56,12 +60,13 @@ class ProcessReader:
         self._capture_known = facts.captures_environment is not None
         self._captures = bool(facts.captures_environment)
 
-    def read(self, message: pb.Process) -> Process:
-        """Build the object for one exec_id."""
+    def read(self, message: Any) -> Process:
+        """Build the object for one exec_id, from a process that `shallow` parsed."""
         binary, binary_hits = self._text(message.binary)
         arguments, argument_hits = self._text(message.arguments, binary.rpartition("/")[2])
         cwd, _ = self._text(message.cwd)
         flags = message.flags
+        start_ns = nanoseconds(message.start_time)
         return Process(
             message.exec_id,
             pid=message.pid.value,
@@ -71,11 +76,11 @@ class ProcessReader:
             uid=_user_id(message, "uid"),
             auid=_user_id(message, "auid"),
             flags=flags,
-            start_ns=nanoseconds(message.start_time),
+            start_ns=start_ns,
             parent_exec_id=message.parent_exec_id,
             container_id=message.docker,
             in_init_tree=message.in_init_tree.value,
-            pod=self.pod(message),
+            pod=self.pod(message, start_ns),
             environment=self._environment(message, flags),
             argument_credentials=argument_hits or binary_hits,
         )
@@ -92,45 +97,52 @@ class ProcessReader:
             self._harmless[text] = program
         return redacted, hits
 
-    def pod(self, message: pb.Process) -> Pod | None:
-        """Return the pod of a process, shared by all processes of its container; None when the agent sent none."""
+    def pod(self, message: Any, now_ns: int = _LAST_NS) -> Pod | None:
+        """Return the pod of a process, shared by all processes of its container; None when the agent sent none.
+
+        Labels are of a process's exec, so a pod relabelled since is another object. They are compared at most once in
+        a second of `now_ns`, the process's start.
+        """
         if not message.HasField("pod"):
             return None
         sent = message.pod
         # Whether it may be a probe is the process's own, not its container's.
         key = sent.container.id, sent.container.maybe_exec_probe
-        known = self._pods.get(key)
-        if known is not None and _is_same(known, sent):
+        known, compared_ns = self._pods.get(key, _NO_POD)
+        if known is not None and _is_same(known, sent) and abs(now_ns - compared_ns) < _NANOSECONDS:
             return known
-        pod = _read_pod(sent)
+        pod = _read_pod(whole_pod(sent))
+        if known is not None and pod == known and pod.labels == known.labels:
+            pod = known
         if len(self._pods) >= _POD_CAPACITY:
             self._pods.clear()
-        self._pods[key] = pod
+        self._pods[key] = pod, now_ns
         return pod
 
-    def _environment(self, message: pb.Process, flags: str) -> tuple[str, ...] | None:
+    def _environment(self, message: Any, flags: str) -> tuple[str, ...] | None:
         """Names of the variables that are set to something; None when the environment was not captured."""
         sent = message.environment_variables
         if not sent:
             return self._absent_environment(message, flags)
         if not self._capture_known:
             self._captures = True  # an agent that sends one environment captures them all
-        names = tuple([variable.Key[:_NAME_LIMIT] for variable in sent if variable.Value])
+        names = _set_names(sent)
         shared = self._environments.get(names)
         return self._share(names) if shared is None else shared
 
-    def _share(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        self._shared_names += len(names) + 1
-        if self._shared_names > _SHARED_NAMES:
-            self._environments.clear()
-            self._shared_names = len(names) + 1
+    def _share(self, sent: tuple[bytes, ...]) -> tuple[str, ...]:
+        names = tuple(name.decode("utf-8", "replace") for name in sent)
         # A name may itself be a secret (`env sk-...=1`), and two names may become one by redaction.
         redacted = tuple(dict.fromkeys(self._redact(name)[0] for name in names))
-        # A secret that serves as a name is not kept even as a key.
-        self._environments[redacted if redacted != names else names] = redacted
+        if redacted == tuple(dict.fromkeys(names)):  # a secret that serves as a name is not kept even as a key
+            self._shared_names += len(sent) + 1
+            if self._shared_names > _SHARED_NAMES:
+                self._environments.clear()
+                self._shared_names = len(sent) + 1
+            self._environments[sent] = redacted
         return redacted
 
-    def _absent_environment(self, message: pb.Process, flags: str) -> tuple[str, ...] | None:
+    def _absent_environment(self, message: Any, flags: str) -> tuple[str, ...] | None:
         binary = message.binary
         if binary == "<kernel>" or binary.startswith("["):
             return ()  # the kernel's own threads have none to look at
@@ -140,19 +152,33 @@ class ProcessReader:
         return () if self._captures else None
 
 
-def _user_id(message: pb.Process, name: str) -> int:
+def _set_names(sent: Any) -> tuple[bytes, ...]:
+    """Names of the variables that have a value, read off the serialized EnvVar: objects for each cost three times that.
+
+    Key is field 1 and Value field 2, each left out when empty; a message in any other form is parsed.
+    """
+    names = []
+    for raw in sent:
+        size = raw[1] if len(raw) > 1 and raw[0] == _KEY_TAG else _LONG
+        if size >= _LONG:
+            variable = pb.EnvVar.FromString(raw)
+            if variable.Value:
+                names.append(variable.Key[:_NAME_LIMIT].encode())
+        elif len(raw) > size + 2:
+            names.append(raw[2 : size + 2])
+    return tuple(names)
+
+
+def _user_id(message: Any, name: str) -> int:
     if not message.HasField(name):
         return -1
     value: int = getattr(message, name).value
     return -1 if value == _UNSET else value
 
 
-def _is_same(known: Pod, sent: pb.Pod) -> bool:
-    """Labels are of the process's exec, so a pod relabelled since is another object; agents before 1.6 send no uid."""
-    if known.uid != sent.uid or known.name != sent.name or known.namespace != sent.namespace:
-        return False
-    labels = sent.pod_labels
-    return len(labels) == len(known.labels) and all(labels.get(key) == value for key, value in known.labels.items())
+def _is_same(known: Pod, sent: Any) -> bool:
+    """Whether it is the same pod but for labels; agents before 1.6 send no uid."""
+    return bool(known.uid == sent.uid and known.name == sent.name and known.namespace == sent.namespace)
 
 
 def _read_pod(sent: pb.Pod) -> Pod:

@@ -77,22 +77,25 @@ def _fields(description: str, *example: str) -> Doc:
     )
 
 
-def _value_fault(value: object) -> str:
-    """What keeps a value from being a parameter; empty when it is one."""
+def _scalar_fault(value: object) -> str:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         return "expected a whole number of 64 bits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected a finite number"
     if isinstance(value, str | bool | int | float):
-        return "" if not isinstance(value, float) or math.isfinite(value) else "expected a finite number"
+        return ""
+    return f"expected text, a number, true, false or a list of these, found {described(value)}"
+
+
+def _value_fault(value: object) -> str:
+    """What keeps a value from being a parameter; empty when it is one."""
     if not isinstance(value, list):
-        return f"expected text, a number, true, false or a list of these, found {described(value)}"
+        return _scalar_fault(value)
     if len(value) > _PARAMETER_ITEMS:
         return f"expected at most {_PARAMETER_ITEMS} items, found {len(value)}"
-    kinds = {type(item) for item in value}
-    if any(isinstance(item, float) and not math.isfinite(item) for item in value):
-        return "expected finite numbers"
-    if kinds - {str, int, float, bool} or len(kinds) > 1:
+    if len({type(item) for item in value}) > 1 or any(isinstance(item, list) for item in value):
         return "expected items of one type: text, whole numbers, numbers, or true and false"
-    return ""
+    return next(filter(None, map(_scalar_fault, value)), "")
 
 
 def parameters_fit(parameters: Mapping[str, object], path: tuple[str, ...]) -> Iterator[Fault]:
@@ -263,8 +266,15 @@ class DetectionRuleSpec:
     ] = ()
     references: Annotated[
         tuple[str, ...],
-        Doc("Pages to read on.", ["https://attack.mitre.org/techniques/T1059/004/"], max_items=8, max_length=256, pattern="^https?://[^[:space:][:cntrl:]]+$", expected="an address that begins with https://"),
-    ] = ()  # fmt: skip
+        Doc(
+            "Pages to read on.",
+            ["https://attack.mitre.org/techniques/T1059/004/"],
+            max_items=8,
+            max_length=256,
+            pattern="^https?://[^[:space:][:cntrl:]]+$",
+            expected="an address that begins with https://",
+        ),
+    ] = ()
     events: Annotated[
         tuple[EventKind, ...],
         Doc(
@@ -276,8 +286,15 @@ class DetectionRuleSpec:
     ]
     requires: Annotated[
         tuple[str, ...],
-        Doc("Sensors: TracingPolicies of the library and features of the agent.", ["tcp-connect"], max_items=16, max_length=63, pattern=_SENSOR_PATTERN, expected="a sensor's name of lower-case letters, digits and -"),
-    ] = ()  # fmt: skip
+        Doc(
+            "Sensors: TracingPolicies of the library and features of the agent.",
+            ["tcp-connect"],
+            max_items=16,
+            max_length=63,
+            pattern=_SENSOR_PATTERN,
+            expected="a sensor's name of lower-case letters, digits and -",
+        ),
+    ] = ()
     parameters: Annotated[Mapping[str, object], PARAMETERS_DOC] = field(default_factory=dict, hash=False)
     condition: Annotated[str, _condition("CEL expression over the event: true is a finding.", 'process.name == "nc"')]
     exceptions: Annotated[
