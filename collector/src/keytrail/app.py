@@ -101,7 +101,7 @@ class Collector:
         """Read a live source until `stop` is set or the source ends; raises what ended it unexpectedly."""
         if self._settings.state_dir is not None:
             self.table.remember(memory.load(self._settings.state_dir, self._boot_id))
-        inbox = Inbox(self.accounting, self._settings.queue_capacity)
+        inbox = Inbox(self.accounting, self._settings.queue_capacity, gather_seconds=self._settings.gather_ms / 1000)
         reading = threading.Thread(target=self._read, args=(inbox,), name="keytrail-read", daemon=True)
         deciding = threading.Thread(target=self._decide, args=(inbox,), name="keytrail-decide", daemon=True)
         freeze_heap()

@@ -154,6 +154,16 @@ class Settings:
             "events",
         ),
     ] = 65536
+    gather_ms: Annotated[
+        int,
+        Doc(
+            "How long events gather before they are decided on together. 0: each at once, at several times the CPU.",
+            2,
+            unit="milliseconds",
+            minimum=0,
+            maximum=1000,
+        ),
+    ] = 2
     process_capacity: Annotated[
         int, _amount("How many processes are remembered. Beyond, evictions are counted.", 32768, "processes")
     ] = 32768

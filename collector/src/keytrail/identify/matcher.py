@@ -71,11 +71,15 @@ class IdentityMatcher:
         self._environment_filter: frozenset[str] = frozenset()
         self._wanted = frozenset(item.name for m in mappings for item in m.spec.evidence.env if item.name)
         self._patterned = any(item.pattern for m in mappings for item in m.spec.evidence.env)
-        self._environments: dict[tuple[tuple[str, ...], str], tuple[Evidence, ...]] = {}
+        self._environments: dict[tuple[tuple[str, ...], str], Attribution] = {}
+        self._without = NO_IDENTITY
+        """The answer when the variables that can be seen say nothing."""
 
     def learn(self, facts: AgentFacts) -> None:
         """Take over which variables the agent lets through: about the others nobody can say anything."""
         self._environment_filter = frozenset(facts.environment_filter)
+        self._without = Attribution(unknown=Unknown.FILTERED) if self._withheld() else NO_IDENTITY
+        self._environments.clear()
 
     def attribute(self, process: Process) -> Attribution:
         """The identities that a process carries, strongest first, or why nobody could look."""
@@ -87,24 +91,22 @@ class IdentityMatcher:
                 unknown = found
             else:
                 names = process.environment = found
-        evidence = [*self._environment(names, process), *self._arguments(process)]
-        if not evidence:
-            if unknown is None and self._withheld():
-                unknown = Unknown.FILTERED
-            return NO_IDENTITY if unknown is None else Attribution(unknown=unknown)
-        cluster_wide = any(item.mapping and "/" not in item.mapping for item in evidence)
-        named = {item.provider for item in evidence if item.kind is EvidenceKind.ARGV}
-        return Attribution(tuple(sorted(evidence, key=lambda item: _rank(item, named, cluster_wide=cluster_wide))))
+        by_environment, by_arguments = self._environment(names, process), self._arguments(process)
+        if not by_arguments:
+            return by_environment if unknown is None else Attribution(unknown=unknown)
+        return _ranked([*by_environment.evidence, *by_arguments])
 
     # -- the two kinds of evidence a process brings along
 
-    def _environment(self, names: tuple[str, ...] | None, process: Process) -> tuple[Evidence, ...]:
+    def _environment(self, names: tuple[str, ...] | None, process: Process) -> Attribution:
+        """What the variables alone say; the same object for all processes with the same ones."""
         if not names:
-            return ()
+            return self._without
         key = (names, process.pod.namespace if self._namespaced and process.pod is not None else "")
         known = self._environments.get(key)
         if known is None:
-            known = tuple(found for name in names for found in self._variable(name, key[1]))
+            evidence = [found for name in names for found in self._variable(name, key[1])]
+            known = _ranked(evidence) if evidence else self._without
             if len(self._environments) >= _CACHED_ENVIRONMENTS:
                 self._environments.clear()
             self._environments[key] = known
@@ -210,6 +212,12 @@ def _choose(rules: list[_Rule]) -> list[Evidence]:
         )
         for found in users
     ]
+
+
+def _ranked(evidence: list[Evidence]) -> Attribution:
+    cluster_wide = any(item.mapping and "/" not in item.mapping for item in evidence)
+    named = {item.provider for item in evidence if item.kind is EvidenceKind.ARGV}
+    return Attribution(tuple(sorted(evidence, key=lambda item: _rank(item, named, cluster_wide=cluster_wide))))
 
 
 def _rank(item: Evidence, named: set[str], *, cluster_wide: bool) -> tuple[Any, ...]:
