@@ -30,16 +30,16 @@ from http2_sender import (
 )
 
 from keytrail.app import Collector
+from keytrail.choices import OtlpRecords
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.redact import Redactor
-from keytrail.export.output import Output
 from keytrail.observe.accounting import Accounting
 from keytrail.outputs import open_otlp
-from keytrail.pipeline import freeze_heap
+from keytrail.pipeline import Outputs, freeze_heap
 from keytrail.settings import Settings
 from keytrail.source.address import Address
 from keytrail.source.base import Batch
-from keytrail.source.grpc_stream import GrpcSource
+from keytrail.source.grpc_stream import GrpcSource, ReaderName
 
 _LARGEST_WINDOW = 2**31 - 1
 _AHEAD = 8_192
@@ -56,6 +56,8 @@ class Task(NamedTuple):
     socket: Path
     events: int
     otlp: str
+    reader: ReaderName = "auto"
+    """Who reads the stream for the product's own contenders."""
 
 
 class Took(NamedTuple):
@@ -102,7 +104,7 @@ def grpcio(task: Task) -> Took:
 
 def receive(task: Task) -> Took:
     """Take batches from the product's source."""
-    source = GrpcSource(Address(path=task.socket))
+    source = GrpcSource(Address(path=task.socket), reader=task.reader)
     clock, count = _Clock(), 0
     for batch in source.batches():
         count += len(batch.messages)
@@ -113,9 +115,14 @@ def receive(task: Task) -> Took:
     return took
 
 
+def receive_grpcio(task: Task) -> Took:
+    """Take batches from the product's source, which lets grpcio read as for TLS."""
+    return receive(task._replace(reader="grpcio"))
+
+
 def decode(task: Task) -> Took:
     """Receive and decode, in one thread."""
-    source, decoder = GrpcSource(Address(path=task.socket)), Decoder(Redactor().redact)
+    source, decoder = GrpcSource(Address(path=task.socket), reader=task.reader), Decoder(Redactor().redact)
     freeze_heap()
     clock, count = _Clock(), 0
     for batch in source.batches():
@@ -134,14 +141,20 @@ def decode(task: Task) -> Took:
 def whole(task: Task) -> Took:
     """Run the collector as `keytrail collect` does, threads and all, without any output."""
     accounting = Accounting()
-    return _collect(task, accounting, [], lambda: _decided(accounting), task.events)
+    return _collect(task, accounting, Outputs(), lambda: _decided(accounting), task.events)
+
+
+def whole_grpcio(task: Task) -> Took:
+    """Run the same with grpcio reading."""
+    return whole(task._replace(reader="grpcio"))
 
 
 def export(task: Task) -> Took:
     """Run the collector with every event sent to an OTLP receiver; an event is done when the receiver said so."""
     accounting = Accounting()
-    output = open_otlp(accounting, {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{task.otlp}"})
-    return _collect(task, accounting, [output], lambda: _acknowledged(accounting), max(1, task.events - _LAST_BATCH))
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{task.otlp}"}
+    outputs = open_otlp(accounting, endpoint, (OtlpRecords.EVENTS,))
+    return _collect(task, accounting, outputs, lambda: _acknowledged(accounting), max(1, task.events - _LAST_BATCH))
 
 
 def _decided(accounting: Accounting) -> int:
@@ -156,8 +169,8 @@ def _acknowledged(accounting: Accounting) -> int:
     return events
 
 
-def _collect(task: Task, accounting: Accounting, outputs: list[Output], done: Callable[[], int], enough: int) -> Took:
-    source = _Paced(GrpcSource(Address(path=task.socket)), task.events, done, enough)
+def _collect(task: Task, accounting: Accounting, outputs: Outputs, done: Callable[[], int], enough: int) -> Took:
+    source = _Paced(GrpcSource(Address(path=task.socket), reader=task.reader), task.events, done, enough)
     # The bounds of the live queue are never met: `_Paced` waits long before.
     Collector(Settings(), source, outputs, accounting, live=True).run_live(threading.Event())
     summary = accounting.summary()
@@ -180,13 +193,14 @@ class _Paced:
         self.took = Took(0, 0.0, 0.0)
 
     def batches(self) -> Iterator[Batch]:
-        clock, count = _Clock(), 0
+        clock, count, looked = _Clock(), 0, 0
         for batch in self._source.batches():
             count += len(batch.messages)
             yield batch
             if count >= self._events:
                 break
-            if count % _LOOK_EVERY == 0:
+            if count - looked >= _LOOK_EVERY:
+                looked = count
                 while count - self._done() > _AHEAD:
                     time.sleep(0.002)
         while (done := self._done()) < self._enough:
@@ -207,8 +221,10 @@ CONTENDERS: dict[str, Callable[[Task], Took]] = {
     "raw": raw,
     "grpcio": grpcio,
     "receive": receive,
+    "receive_grpcio": receive_grpcio,
     "decode": decode,
     "whole": whole,
+    "whole_grpcio": whole_grpcio,
     "export": export,
 }
 

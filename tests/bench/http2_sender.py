@@ -85,9 +85,8 @@ class Cost(NamedTuple):
     bytes: int
 
 
-def serve(listener: socket.socket, stream: Stream) -> Cost:
-    """Serve one client until it leaves."""
-    connection, _ = listener.accept()
+def serve(connection: socket.socket, stream: Stream) -> Cost | None:
+    """Serve a connection until the client leaves; None when it did not ask for events, only questions."""
     client = _Client(connection, stream)
     with connection, contextlib.suppress(ConnectionError):
         client.serve()
@@ -105,7 +104,7 @@ class _Client:
         self._next = 0
         self._asked = self._ended = False
         self._since = (0.0, 0.0)
-        self.cost = Cost(0.0, 0.0, 0)
+        self.cost: Cost | None = None
 
     def serve(self) -> None:
         """Alternate between a slice of the stream and whatever the client said meanwhile."""

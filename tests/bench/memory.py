@@ -55,7 +55,8 @@ def decide(marks: list[int], *, encode: bool) -> None:
     """Read to the end of standard input."""
     accounting = Accounting()
     source = _Watched(StdinSource(sys.stdin.buffer), marks)
-    records = OtlpOutput(RecordEncoder({"service.name": "keytrail"}, time.time_ns), Discard())
+    encoder = RecordEncoder({"service.name": "keytrail"}, time.time_ns)
+    records = OtlpOutput(encoder.encode, encoder.resource_logs, Discard())
     collector = Collector(Settings(), source, [records] if encode else [], accounting, live=False)
     collector.run_through()
     print(json.dumps({"resident": source.seen, "received": accounting.summary()["events"]["received"]}))

@@ -38,7 +38,15 @@ def send(corpus: str, count: int, processes: int) -> None:
         # The socket goes when our parent does.
         threading.Thread(target=_end_with_input, args=(path,), daemon=True).start()
         while True:
-            _say(**serve(listener, stream)._asdict())
+            # A client may ask its questions on another connection than the stream's.
+            connection, _ = listener.accept()
+            threading.Thread(target=_serve, args=(connection, stream), daemon=True).start()
+
+
+def _serve(connection: socket.socket, stream: Stream) -> None:
+    cost = serve(connection, stream)
+    if cost is not None:
+        _say(**cost._asdict())
 
 
 def receive() -> None:

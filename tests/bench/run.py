@@ -23,12 +23,16 @@ LABELS = {
     "raw": "socket read, nothing looked at",
     "grpcio": "(a) grpcio's plain iterator, receive only",
     "receive": "(b) receive",
+    "receive_grpcio": "(b) with grpcio reading",
     "decode": "(c) receive and decode",
     "whole": "(d) whole path, no output",
+    "whole_grpcio": "(d) with grpcio reading",
     "export": "(e) whole path, all sent as OTLP",
 }
 PROCESSES = 75_000
 TOLERANCE = 0.05
+RULES_TO_DECODE = 0.6
+"""What the rules may cost of what decode does, on the median event."""
 _PATIENCE = 300
 Round = dict[str, dict[str, float]]
 
@@ -170,6 +174,22 @@ def stages(events: int, cores: Cores) -> dict[str, float]:
     return found
 
 
+def detection(events: int, passes: int, cores: Cores) -> dict[str, Any]:
+    """Print what the stable rules cost beside decode, for each stream."""
+    command = [sys.executable, str(HERE / "detect.py"), "--events", str(events), "--processes", str(PROCESSES)]
+    command += ["--passes", str(passes), "--core", str(cores.client)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=_PATIENCE)
+    found: dict[str, Any] = json.loads(done.stdout)
+    print("\n(g) all stable rules beside decode, us of the median event")
+    for stream, cost in found.items():
+        within = f"{'within' if cost['ratio'] <= RULES_TO_DECODE else 'NOT within'} {RULES_TO_DECODE}"
+        print(
+            f"  {stream:42}{cost['decode']:>6.1f} decode{cost['detect']:>6.1f} detect{cost['ratio']:>6.2f} times, "
+            f"{within}; of the sums {cost['ratio_of_sums']:.2f}"
+        )
+    return found
+
+
 def memory(events: int, processes: int, cores: Cores, *, encode: bool) -> dict[str, Any]:
     """Print and return the deciding process's memory after a fifth of the events and after all of them."""
     marks = [events // 5, events]
@@ -226,6 +246,7 @@ def main() -> int:
         verdicts(found["recorded"])
     if not args.only_memory:
         found["stages"] = stages(min(args.events, 10_000), cores)
+        found["detect"] = detection(min(args.events, 10_000), args.rounds, cores)
     if args.memory_events:
         found["memory"] = memory(args.memory_events, args.memory_processes, cores, encode=args.memory_encode)
     if args.json is not None:

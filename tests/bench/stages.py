@@ -58,7 +58,8 @@ def _pass(messages: Sequence[bytes]) -> dict[str, float]:
     spent = dict.fromkeys(("parse", "decode", "identify", "json_line", "otlp_encode"), 0.0)
     for_lines, for_records = Decoder(Redactor().redact), Decoder(Redactor().redact)
     matcher = IdentityMatcher((), load_builtin_identities(), looks_like_credential=looks_like_credential_name)
-    output = OtlpOutput(RecordEncoder({"service.name": "keytrail"}, time.time_ns), Discard())
+    encoder = RecordEncoder({"service.name": "keytrail"}, time.time_ns)
+    output = OtlpOutput(encoder.encode, encoder.resource_logs, Discard())
     rest = iter(messages)
     while batch := list(islice(rest, _TOGETHER)):
         _timed(spent, "parse", _parsed, batch)

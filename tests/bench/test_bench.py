@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 BENCH = Path(__file__).parent / "run.py"
-CONTENDERS = {"raw", "grpcio", "receive", "decode", "whole", "export"}
+CONTENDERS = {"raw", "grpcio", "receive", "receive_grpcio", "decode", "whole", "whole_grpcio", "export"}
 
 
 def bench(folder: Path, *arguments: str) -> dict[str, Any]:
@@ -26,6 +26,8 @@ def test_small_run_measures_everything(tmp_path: Path) -> None:
     assert set(found["synthetic"][0]) == CONTENDERS
     assert all(one["events_per_second"] > 0 for one in found["synthetic"][0].values())
     assert set(found["stages"]) == {"parse", "decode", "identify", "json_line", "otlp_encode"}
+    assert set(found["detect"]) == {"policy-library", "kubernetes", "sensors", "synthetic"}
+    assert all(one["ratio"] > 0 and one["kinds"] for one in found["detect"].values())
 
 
 @pytest.mark.long

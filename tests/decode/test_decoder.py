@@ -93,11 +93,12 @@ def test_unknown_numbers_of_enums_and_types() -> None:
     kprobe = pb.ProcessKprobe(function_name="commit_creds", action=99)  # type: ignore[arg-type] # newer than we know
     kprobe.args.add().MergeFromString(b"\xc2\x3e\x02\x08\x01")  # an argument of type 1000
     kprobe.args.add().process_credentials_arg.caps.effective.append(77)  # type: ignore[arg-type] # newer than we know
-    details = decode_one(events_pb2.GetEventsResponse(process_kprobe=kprobe)).details
-    assert details.action == "99"
+    event = decode_one(events_pb2.GetEventsResponse(process_kprobe=kprobe))
+    details = event.details
+    assert details.action == event.action == "99"
     assert details.operation is not None
     assert details.operation.capabilities == ("CAP_77",)
-    assert [argument.index for argument in details.arguments] == [1]
+    assert [argument.index for argument in event.arguments] == [1]
 
 
 @pytest.mark.parametrize("seconds", [-5, 0, 1 << 40, -(1 << 62)])
@@ -288,7 +289,7 @@ def test_payload_and_text_of_hooks_stay_in_the_arguments(name: str) -> None:
     """Bytes and strings that a process wrote are in no representation, and in no part that outputs may export."""
     for event in decoded_once(name):
         details = event.details
-        sent = [a.value for a in details.arguments if a.type in ("bytes", "truncated_bytes")]
+        sent = [a.value for a in event.arguments if a.type in ("bytes", "truncated_bytes")]
         shown = f"{event!r} {details!r} {details.payload!r}"
         for value in sent:
             assert isinstance(value, bytes)
@@ -297,7 +298,7 @@ def test_payload_and_text_of_hooks_stay_in_the_arguments(name: str) -> None:
                     assert repr(piece)[2:-1] not in shown
         if event.function == "prctl":
             assert (details.operation, details.file, details.payload, details.network) == (None, None, None, None)
-            assert str(details.arguments[1].value) not in repr(details.arguments)
+            assert str(event.arguments[1].value) not in repr(event.arguments)
 
 
 def _use(decoder: Decoder, raw: bytes) -> None:

@@ -244,8 +244,8 @@ def test_user_space_symbols_are_not_kernel_functions() -> None:
 def test_a_hook_without_words_keeps_function_and_arguments() -> None:
     """What fits no kind is still usable by a rule: prctl with its option and the name, by index and label."""
     event = next(event for event in in_window("sensors", "prctl-kworker") if event.function == "prctl")
-    assert [(found.index, found.label, found.type) for found in event.details.arguments] == [
+    assert [(found.index, found.label, found.type) for found in event.arguments] == [
         (0, "option", "int"),
         (1, "name", "string"),
     ]
-    assert event.details.arguments[0].value == 15
+    assert event.arguments[0].value == 15

@@ -244,20 +244,21 @@ def test_unix_sockets_and_mapped_addresses() -> None:
 def test_arguments_that_could_not_be_read() -> None:
     """`error_arg` stands for a null pointer: time stamps set to now, mounts without a source."""
     stamps = [e for e in decoded_once("sensors") if e.function == "vfs_utimes"]
-    unread = [e for e in stamps if any(a.type == "error" for a in e.details.arguments)]
+    unread = [e for e in stamps if any(a.type == "error" for a in e.arguments)]
     assert len(unread) == 14
     assert all(e.details.file is not None and e.details.file.path for e in unread)
 
 
 def test_garbled_mount_arguments() -> None:
     """Where the agent could read no text, a mount has no target rather than another argument's."""
-    mounts = [e.details for e in decoded_once("sensors") if e.function == "mount"]
-    for details in mounts:
+    mounts = [e for e in decoded_once("sensors") if e.function == "mount"]
+    for event in mounts:
+        details = event.details
         assert details.operation is not None
-        kinds = [argument.type for argument in details.arguments]
+        kinds = [argument.type for argument in event.arguments]
         assert (details.operation.target != "") is (kinds[1] == "string")
         assert (details.operation.type != "") is (kinds[2] == "string")
-        assert details.operation.flags == details.arguments[3].value
+        assert details.operation.flags == event.arguments[3].value
 
 
 def test_refused_set_ids() -> None:

@@ -1,8 +1,9 @@
 """The shapes of the custom resources: what they take, what they refuse, and that each field documents itself."""
 
 import copy
-from collections.abc import Iterator
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 import pytest
 import re2
@@ -33,6 +34,11 @@ FULL: dict[str, Any] = {
     },
     "status": {"conditions": []},
 }
+
+
+def is_union(type_: object) -> bool:
+    """Whether a type is `X | None`."""
+    return get_origin(type_) in {Union, UnionType}
 
 
 def problems(cls: type, *changes: tuple[str, object]) -> list[tuple[str, str]]:
@@ -161,9 +167,12 @@ def test_every_field_documents_itself(kind: type) -> None:
             if fault.path[:1] == (field.name,) and "is required" not in fault.message
         ]
         assert faults == [], where
-        kinds = {field.type, *get_args(field.type)}
+        # `X | None`, an optional part, is judged as the X that it holds.
+        whole = next(one for one in get_args(field.type) if one is not NoneType) if is_union(field.type) else field.type
+        items = get_args(whole)[1:] if get_origin(whole) is Mapping else get_args(whole)  # keys are names of parts
+        kinds = {whole, *items}
         assert str not in kinds or doc.max_length, where
-        assert not get_args(field.type) or doc.max_items, where
+        assert not get_args(whole) or doc.max_items, where
         assert int not in kinds or (doc.minimum is not None and doc.maximum is not None), where
         assert not doc.pattern or (doc.pattern[0] + doc.pattern[-1] == "^$" and re2.compile(doc.pattern)), where
         assert cls.__doc__, where

@@ -134,7 +134,8 @@ class Sent:
 def test_records_are_grouped_by_resource() -> None:
     """Records go out grouped by resource, in order, at 512 records, at a mebibyte, at a flush and at the end."""
     sender = Sent()
-    output = OtlpOutput(RecordEncoder({}, lambda: 0), sender)
+    encoder = RecordEncoder({}, lambda: 0)
+    output = OtlpOutput(encoder.encode, encoder.resource_logs, sender)
     processes = [Process(f"x{number}", pid=number, pod=Pod("ml", f"pod-{number}")) for number in range(2)]
     for number in range(513):
         output.write(Event(EventKind.EXEC, EventType.EXEC, processes[number % 2], time_ns=number))

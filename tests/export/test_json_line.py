@@ -56,8 +56,14 @@ POD = Pod(
 class SeenEvent(Event):
     """An event with the details that a test gives it."""
 
-    __slots__ = ("seen",)
+    __slots__ = ("held", "seen")
     seen: Details
+    held: tuple[HookArgument, ...]
+
+    @property
+    def arguments(self) -> tuple[HookArgument, ...]:
+        """What the test gave."""
+        return self.held
 
     @property
     def details(self) -> Details:
@@ -190,7 +196,8 @@ def test_hostile_text(binary: str, arguments: str, name: str, path: str, functio
     process = Process("x", binary=binary, arguments=arguments)
     process.attribution = Attribution((Evidence(EvidenceKind.ENV, name, "id", mapping=name),))
     event = SeenEvent(EventKind.FILE, EventType.KPROBE, process, time_ns=1, function=function)
-    event.seen = Details(file=FileAccess(path, "read"), arguments=(HookArgument(0, "", "string", "held-back"),))
+    event.seen = Details(file=FileAccess(path, "read"))
+    event.held = (HookArgument(0, "", "string", "held-back"),)
     line = event_line(event)
     assert line.isascii()
     assert line.isprintable()

@@ -10,19 +10,25 @@ from keytrail.decode.redact import Redactor
 from keytrail.domain.agent import AgentFacts
 from keytrail.domain.identity import Attribution, EvidenceKind, Strength, Unknown
 from keytrail.domain.process import Pod, Process
-from keytrail.domain.resources import ClusterIdentityMapping, IdentityMapping
+from keytrail.domain.resources import Allowed, ClusterIdentityMapping, IdentityMapping
 from keytrail.domain.shape import read
 from keytrail.identify.matcher import IdentityMatcher, Mapping
 from keytrail.manifests import load_builtin_identities
 
 
 def mapping(
-    name: str, *, namespace: str = "", identity: dict[str, Any] | None = None, priority: int = 0, **evidence: Any
+    name: str,
+    *,
+    namespace: str = "",
+    identity: dict[str, Any] | None = None,
+    priority: int = 0,
+    allowed: dict[str, Any] | None = None,
+    **evidence: Any,
 ) -> Mapping:
     """A mapping as a manifest would give it."""
     shape = IdentityMapping if namespace else ClusterIdentityMapping
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
-    spec = {"identity": identity or {}, "priority": priority, "evidence": evidence}
+    spec = {"identity": identity or {}, "priority": priority, "evidence": evidence, "allowed": allowed or {}}
     made, faults = read(
         shape, {"apiVersion": "keytrail.io/v1alpha1", "kind": shape.__name__, "metadata": metadata, "spec": spec}
     )
@@ -197,3 +203,54 @@ def test_fallback_is_asked_only_where_the_event_has_nothing() -> None:
     assert readable.environment == ("OPENAI_API_KEY",)
     assert matcher.attribute(gone) == Attribution(unknown=Unknown.PROCESS_GONE)
     assert asked == [1, 2]
+
+
+def expectations(found: Attribution) -> list[tuple[str, list[Allowed]]]:
+    """Each identity and the expectations that must all hold for it."""
+    return [(item.identity_id, list(item.allowed)) for item in found.evidence]
+
+
+def test_evidence_carries_what_the_mapping_allows() -> None:
+    """Expected use travels with the evidence; what leaves it out, and what no mapping knows, is not judged."""
+    strict = mapping("strict", env=[{"name": "A_KEY"}], allowed={"binaries": ["/usr/bin/app"]})
+    found = attribute(["A_KEY", "OPENAI_API_KEY", "OTHER_TOKEN"], "", strict, mapping("lax", env=[{"name": "B_KEY"}]))
+    assert expectations(found) == [
+        ("strict", [Allowed(binaries=("/usr/bin/app",))]),
+        ("openai_api_key-present", []),
+        ("other_token-present", []),
+    ]
+    assert expectations(attribute(["B_KEY"], "", mapping("lax", env=[{"name": "B_KEY"}]))) == [("lax", [])]
+
+
+def test_tenant_narrows_and_never_widens() -> None:
+    """Whichever identity is looked at, what cluster and tenant expect of one variable must both hold."""
+    cluster = mapping("prod", env=[{"name": "A_KEY"}], allowed={"destinations": [{"host": "api.example"}]})
+    tenant = mapping("mine", namespace="ml", env=[{"name": "A_KEY"}], allowed={"destinations": [{"cidr": "0.0.0.0/0"}]})
+    other = mapping("else", namespace="ml", env=[{"name": "B_KEY"}], allowed={"binaries": ["/bin/b"]})
+    by_cluster, by_tenant = cluster.spec.allowed, tenant.spec.allowed
+    found = attribute(["A_KEY", "B_KEY"], "", tenant, other, cluster, namespace="ml")
+    assert expectations(found) == [
+        ("prod", [by_cluster, by_tenant]),
+        ("ml/else", [other.spec.allowed]),
+        ("ml/mine", [by_tenant, by_cluster]),
+    ]
+    assert expectations(attribute(["A_KEY"], "", tenant, cluster, namespace="web")) == [("prod", [by_cluster])]
+
+
+def test_words_of_the_command_line_are_narrowed_alone() -> None:
+    """On a command line a tenant narrows the cluster's mapping of the same word, not that of another one."""
+    cluster = mapping("prod", argv=[{"contains": "alpha"}], allowed={"binaries": ["/bin/a"]})
+    same = mapping("mine", namespace="ml", argv=[{"contains": "ALPHA"}], allowed={"binaries": ["/bin/b"]})
+    other = mapping("else", namespace="ml", argv=[{"contains": "beta"}], allowed={"binaries": ["/bin/c"]})
+    found = dict(expectations(attribute([], "alpha beta", same, other, cluster, namespace="ml")))
+    assert found["prod"] == [cluster.spec.allowed, same.spec.allowed]
+    assert found["ml/else"] == [other.spec.allowed]
+
+
+def test_workload_of_a_tenant_is_in_its_own_namespace() -> None:
+    """A namespaced mapping need not say its namespace again."""
+    tenant = mapping(
+        "mine", namespace="ml", env=[{"name": "A_KEY"}], allowed={"workloads": [{"kind": "Deployment", "name": "web"}]}
+    )
+    [(_, [allowed])] = expectations(attribute(["A_KEY"], "", tenant, namespace="ml"))
+    assert allowed.workloads[0].namespace == "ml"

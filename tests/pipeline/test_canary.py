@@ -143,6 +143,14 @@ def test_no_canary_in_what_a_live_collector_writes(canaries: list[Canary], strea
             "json",
             "--output",
             "otlp",
+            "--otlp-records",
+            "events",
+            "--otlp-records",
+            "findings",
+            "--output",
+            "findings",
+            "--rules",
+            "all",
             "--agent",
             address,
             "--log-level",
@@ -155,9 +163,8 @@ def test_no_canary_in_what_a_live_collector_writes(canaries: list[Canary], strea
         ) as collector:
             assert agent.wait_for_listeners(timeout=20), collector.err
             agent.publish(stream, lossless=True)
-            assert wait_until(lambda: collector.lines() == len(stream) and sink.count() == len(stream), 40), (
-                collector.err
-            )
+            events = "SELECT count(*) FROM records WHERE event_name = 'keytrail.event'"
+            assert wait_until(lambda: sink.rows(events) == [(len(stream),)], 40), collector.err
             collector.stop()
         records = "\n".join("|".join(map(str, row)) for row in sink.rows())
         lines, log = collector.out, collector.err

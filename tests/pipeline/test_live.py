@@ -139,7 +139,7 @@ def test_every_event_arrives_at_an_otlp_backend(protocol: str, tmp_path: Path) -
     with OtlpSink() as sink, FakeTetragon(address, profile=AgentProfile.of_recording(folder(name))) as agent:
         endpoint = sink.grpc_endpoint if protocol == "grpc" else sink.http_endpoint
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
-        with CollectorProcess(tmp_path, "--agent", address, environ=environ) as collector:
+        with CollectorProcess(tmp_path, "--otlp-records", "events", "--agent", address, environ=environ) as collector:
             assert agent.wait_for_listeners(timeout=LISTEN_SECONDS), collector.err
             agent.publish(messages(name))
             assert agent.wait_until_drained(timeout=20)
@@ -158,7 +158,7 @@ def test_backend_that_is_away_loses_nothing_within_the_queue(tmp_path: Path) -> 
     with OtlpSink(http=None) as sink, FakeTetragon(address) as agent:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint}
         sink.stop()
-        with CollectorProcess(tmp_path, "--agent", address, environ=environ) as collector:
+        with CollectorProcess(tmp_path, "--otlp-records", "events", "--agent", address, environ=environ) as collector:
             assert agent.wait_for_listeners(timeout=LISTEN_SECONDS), collector.err
             agent.publish(stream)
             assert agent.wait_until_drained(timeout=20)

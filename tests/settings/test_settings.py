@@ -6,22 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from keytrail.choices import Choice, LogLevel, Output
 from keytrail.domain.errors import SettingsError
 from keytrail.domain.event import EventKind
 from keytrail.domain.filters import EventFilter
 from keytrail.domain.shape import fields_of
-from keytrail.settings import (
-    _SERVICE_LINK,
-    Choice,
-    LogLevel,
-    Output,
-    Settings,
-    example_settings,
-    load_settings,
-    masked,
-    show,
-    variable_of,
-)
+from keytrail.settings import _SERVICE_LINK, Settings, example_settings, load_settings, masked, show, variable_of
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import pytest
 
@@ -21,6 +22,7 @@ class Reader:
     """A source read on a thread of its own, as the collector reads it."""
 
     def __init__(self, address: Address | str, **options: object) -> None:
+        """`options` are GrpcSource's."""
         self.batches: list[Batch] = []
         self.transitions: list[Transition] = []
         if isinstance(address, str):
@@ -72,6 +74,15 @@ def _reading(address: Address | str, **options: object) -> Iterator[Reader]:
 
 
 @pytest.fixture
-def reading() -> Callable[..., AbstractContextManager[Reader]]:
-    """Read an address, with options for GrpcSource, for as long as a block lasts."""
+def reading_by() -> Callable[..., AbstractContextManager[Reader]]:
+    """Read an address by the reader that a test names, or by the one that the source chooses."""
     return _reading
+
+
+@pytest.fixture(params=["http2", "grpcio"])
+def reading(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[Reader]]:
+    """Read an address, with options for GrpcSource, for as long as a block lasts: once with each of the two readers.
+
+    What a test sees through it is what both show. A test of one of them names it.
+    """
+    return partial(_reading, reader=request.param)

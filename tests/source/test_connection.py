@@ -119,7 +119,7 @@ def test_a_dump_that_cannot_be_used_is_survived(tmp_path: Path, size: int, text:
     assert text in reader.transitions[0].detail
 
 
-def test_an_oversized_dump_does_not_loosen_the_limit_of_events(tmp_path: Path, reading: Reading) -> None:
+def test_an_oversized_dump_does_not_loosen_the_limit_of_events(tmp_path: Path, reading_by: Reading) -> None:
     """The dump may be larger than any event: the two limits are kept apart on one connection."""
 
     def stream(_request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -131,7 +131,10 @@ def test_an_oversized_dump_does_not_loosen_the_limit_of_events(tmp_path: Path, r
         return b""
 
     assert MAX_MESSAGE_BYTES < RECEIVE_LIMIT
-    with scripted(tmp_path, stream, GetVersion=version, GetDebug=dump) as address, reading(address) as reader:
+    with (
+        scripted(tmp_path, stream, GetVersion=version, GetDebug=dump) as address,
+        reading_by(address, reader="grpcio") as reader,
+    ):
         reader.until(lambda: (State.AWAY, Reason.TOO_LARGE) in reader.seen)
 
 

@@ -240,9 +240,9 @@ def test_a_message_over_the_limit_costs_itself_alone(agent: FakeTetragon, readin
     assert reader.seen == [(State.CONNECTED, Reason.CONNECTED)]
 
 
-def test_a_message_over_grpcs_limit_costs_the_stream(agent: FakeTetragon, reading: Reading) -> None:
-    """A still larger message ends the stream: counted at once, reported, and read on after the reconnection."""
-    with reading(agent.address) as reader:
+def test_a_message_over_grpcs_limit_costs_its_stream(agent: FakeTetragon, reading_by: Reading) -> None:
+    """With grpcio a still larger message ends the stream: counted at once, reported, and read on afterwards."""
+    with reading_by(agent.address, reader="grpcio") as reader:
         reader.until_connected()
         agent.publish([b"\x0a\x00", bytes(RECEIVE_LIMIT + 1)])
         reader.until_connected(2)
@@ -251,6 +251,17 @@ def test_a_message_over_grpcs_limit_costs_the_stream(agent: FakeTetragon, readin
     assert reader.messages == [b"\x0a\x00", b"\x2a\x00"]
     assert sum(batch.too_large for batch in reader.batches) == 1
     assert reader.seen[1] == (State.AWAY, Reason.TOO_LARGE)
+
+
+def test_no_message_is_too_large_for_our_own_reader(agent: FakeTetragon, reading_by: Reading) -> None:
+    """A message that grpcio would fail on is counted and skipped as any other over the limit; the stream goes on."""
+    with reading_by(agent.address, reader="http2") as reader:
+        reader.until_connected()
+        agent.publish([b"\x0a\x00", bytes(RECEIVE_LIMIT + 1), b"\x2a\x00"])
+        reader.until(lambda: len(reader.messages) >= 2)
+    assert reader.messages == [b"\x0a\x00", b"\x2a\x00"]
+    assert sum(batch.too_large for batch in reader.batches) == 1
+    assert reader.seen == [(State.CONNECTED, Reason.CONNECTED)]
 
 
 def test_close_before_reading_ends_at_once() -> None:
@@ -277,6 +288,14 @@ def test_abandoning_the_iteration_closes_the_stream(agent: FakeTetragon) -> None
     while agent.listeners:
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def test_our_own_reader_is_not_asked_to_speak_tls() -> None:
+    """TLS is grpcio's: chosen by itself, refused where the other reader was named."""
+    assert GrpcSource(parse_address("agent:1"), tls=TlsOptions()).reader == "grpcio"
+    assert GrpcSource(parse_address("agent:1")).reader == "http2"
+    with pytest.raises(SettingsError, match="http2 speaks no TLS"):
+        GrpcSource(parse_address("agent:1"), tls=TlsOptions(), reader="http2")
 
 
 def test_wrong_tls_options_show_before_anything_starts() -> None:

@@ -7,7 +7,7 @@ and stopped from the source forwards, so that nothing that was read has nowhere 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeGuard
 
@@ -17,29 +17,69 @@ from keytrail.decode.decoder import Decoder
 from keytrail.decode.duplicates import HookMerger
 from keytrail.decode.redact import Redactor
 from keytrail.decode.table import ProcessTable
-from keytrail.domain.errors import KeytrailError
+from keytrail.detect import Engine
+from keytrail.detect.library import load_rules
+from keytrail.domain.errors import KeytrailError, ManifestError, Problem
+from keytrail.domain.event import Event
 from keytrail.domain.filters import EventMatcher
+from keytrail.domain.finding import Finding
+from keytrail.domain.policy_library import PolicyLibrary
 from keytrail.domain.resources import BUILTIN_LABEL, ClusterIdentityMapping
+from keytrail.domain.rules import DetectionRule, Maturity
 from keytrail.export.output import Output
 from keytrail.identify.matcher import IdentityMatcher, Mapping
 from keytrail.identify.proc_environ import ProcEnvironment
 from keytrail.inbox import Inbox
-from keytrail.manifests import load_builtin_identities, load_folder
+from keytrail.manifests import Manifests, builtin_folder, load_builtin_identities, load_folder
 from keytrail.observe.accounting import Accounting
-from keytrail.pipeline import Pipeline, freeze_heap
+from keytrail.pipeline import Outputs, Pipeline, freeze_heap
 from keytrail.settings import Settings
 from keytrail.source.base import Source
+from keytrail.tracing import sensors
 
 log = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 4.0
 """What is left to deliver after a stop gets this long: Kubernetes and systemd are told to expect five seconds."""
 _SAVE_SECONDS = 60.0
+_RULE_CHOICES: dict[str, tuple[Maturity, ...] | None] = {"stable": None, "all": tuple(Maturity), "none": ()}
+"""What of the library runs; None leaves it to the user's PolicyLibrary, whose default is the stable rules."""
 
 
-def build_matcher(settings: Settings, redactor: Redactor, *, live: bool) -> IdentityMatcher:
-    """Mappings of the user's folder and the built-in providers. Raises UsageError for a wrong manifest."""
-    given = load_folder(settings.config).identity_mappings if settings.config is not None else ()
+def given_manifests(settings: Settings) -> Manifests:
+    """The user's folder; empty without one. Raises UsageError for a wrong manifest."""
+    return Manifests() if settings.config is None else load_folder(settings.config)
+
+
+def build_rules(settings: Settings, manifests: Manifests) -> Engine:
+    """The shipped rules and the user's own, tuned by the user's PolicyLibrary. Raises ManifestError for a wrong one."""
+    known = sensors()
+    replaced = settings.rules not in _RULE_CHOICES
+    shipped, problems = load_rules(Path(settings.rules) if replaced else builtin_folder() / "rules", sensors=known)
+    own: tuple[DetectionRule, ...] = ()
+    if settings.config is not None and any(isinstance(one, DetectionRule) for one in manifests.resources):
+        own, more = load_rules(settings.config, sensors=known)
+        problems += more
+    if problems:
+        raise ManifestError(list(problems))
+    library = next((one for one in manifests.resources if isinstance(one, PolicyLibrary)), None)
+    engine = Engine.load(
+        ({rule.name: rule for rule in (*shipped, *own)}).values(),
+        library,
+        sensors=known,
+        maturities=tuple(Maturity) if replaced else _RULE_CHOICES[settings.rules],
+    )
+    if engine.refused:
+        where = str(settings.config)
+        raise ManifestError(
+            [Problem(where, 0, fault.field, fault.message) for faults in engine.refused.values() for fault in faults]
+        )
+    return engine
+
+
+def build_matcher(settings: Settings, manifests: Manifests, redactor: Redactor, *, live: bool) -> IdentityMatcher:
+    """Mappings of the user's folder and the built-in providers."""
+    given = manifests.identity_mappings
     # A folder may hold the shipped library itself, or newer files of it: they stay knowledge of providers.
     builtin = {mapping.metadata.name: mapping for mapping in load_builtin_identities()}
     builtin |= {mapping.metadata.name: mapping for mapping in given if _is_builtin(mapping)}
@@ -63,10 +103,11 @@ class Collector:
     """One source through one pipeline into its outputs."""
 
     def __init__(
-        self, settings: Settings, source: Source, outputs: Sequence[Output], accounting: Accounting, *, live: bool
+        self, settings: Settings, source: Source, outputs: Outputs, accounting: Accounting, *, live: bool
     ) -> None:
         redactor = Redactor()
         wanted = settings.event_filter()
+        manifests = given_manifests(settings)
         self.accounting = accounting
         self.table = ProcessTable(settings.process_capacity)
         self._settings = settings
@@ -74,7 +115,8 @@ class Collector:
         self._outputs = outputs
         self._pipeline = Pipeline(
             Decoder(redactor.redact, self.table),
-            build_matcher(settings, redactor, live=live),
+            build_matcher(settings, manifests, redactor, live=live),
+            build_rules(settings, manifests) if outputs.findings else None,
             outputs,
             accounting,
             wanted=EventMatcher(wanted) if wanted else None,
@@ -94,6 +136,7 @@ class Collector:
                 self._pipeline.process(batch)
                 if stopped():
                     break
+            self._pipeline.finish()
         finally:
             self._close_outputs()
 
@@ -138,6 +181,7 @@ class Collector:
         try:
             for batch in inbox:
                 self._pipeline.process(batch)
+            self._pipeline.finish()
         except Exception as error:  # noqa: BLE001 - the boundary of the deciding thread: `run_live` raises it
             self._failure = error
 
@@ -157,7 +201,8 @@ class Collector:
 
     def _close_outputs(self) -> None:
         deadline = time.monotonic() + CLOSE_SECONDS
-        for output in self._outputs:
+        outputs: list[Output[Event] | Output[Finding]] = [*self._outputs.events, *self._outputs.findings]
+        for output in outputs:
             output.close(max(0.0, deadline - time.monotonic()))
 
 

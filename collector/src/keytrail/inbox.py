@@ -7,7 +7,7 @@ does not fit here is dropped here, where it can be counted.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from keytrail.domain.drop import DropReason
 from keytrail.observe.accounting import Accounting
@@ -46,17 +46,25 @@ class Inbox:
         messages = batch.messages
         size = len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
         with self._changed:
-            full = self._events + len(batch.messages) > self._capacity or self._bytes + size > _MAX_BYTES
-            if full and batch.messages:
-                self._accounting.lost_before_decode(len(batch.messages), DropReason.QUEUE_FULL)
-                # What the batch says of the agent is state, not an event: it must arrive.
-                batch = batch._replace(messages=())
-                size = 0
+            if messages and (self._events + len(messages) > self._capacity or self._bytes + size > _MAX_BYTES):
+                # The earliest that fit stay. What the batch says of the agent is state, not an event: it must arrive.
+                kept = self._fitting(messages)
+                self._accounting.lost_before_decode(len(messages) - len(kept), DropReason.QUEUE_FULL)
+                batch, size = batch._replace(messages=kept), sum(map(len, kept))
             self._batches.append(batch)
             self._events += len(batch.messages)
             self._bytes += size
             if self._waiting:
                 self._changed.notify()
+
+    def _fitting(self, messages: Sequence[bytes]) -> Sequence[bytes]:
+        room, count = _MAX_BYTES - self._bytes, 0
+        for message in messages[: max(0, self._capacity - self._events)]:
+            room -= len(message)
+            if room < 0:
+                break
+            count += 1
+        return messages[:count]
 
     def close(self) -> None:
         """No more batches will come; the iterator ends after those that are there."""

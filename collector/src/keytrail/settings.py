@@ -13,10 +13,11 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from keytrail.choices import Choice, LogFormat, LogLevel, OtlpRecords, Output, Reader
 from keytrail.domain.errors import SettingsError
 from keytrail.domain.event import EventKind
 from keytrail.domain.filters import EventFilter
@@ -39,38 +40,6 @@ _NOT_SETTINGS = frozenset({FILE_VARIABLE, "KEYTRAIL_REQUIRE_CLUSTER"})  # the se
 # The kubelet gives every Pod such variables for each Service of its namespace; one called keytrail is likely.
 _SERVICE_LINK = re.compile(r"KEYTRAIL_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
 _MASK = "[masked]"
-
-
-class Output(StrEnum):
-    """What is made of each event."""
-
-    JSON = "json"
-    LINE = "line"
-    OTLP = "otlp"
-
-
-class Choice(StrEnum):
-    """Whether to colour."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
-    NEVER = "never"
-
-
-class LogLevel(StrEnum):
-    """The least important of Keytrail's own log records that is written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class LogFormat(StrEnum):
-    """How Keytrail's own log records are written."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def _file(description: str, example: str) -> Doc:
@@ -132,19 +101,45 @@ class Settings:
     agent_tls_server_name: Annotated[
         str, _text("Name expected in the agent's certificate. Empty: the host of agent_address.", "tetragon.local")
     ] = ""
+    reader: Annotated[
+        Reader,
+        Doc(
+            "Who reads the agent's stream: http2 is our own reader and several times quicker, grpcio also speaks TLS. "
+            "auto: http2 until it meets something unexpected.",
+            "grpcio",
+        ),
+    ] = Reader.AUTO
     config: Annotated[
         Path | None, _file("Folder of manifests, such as identity mappings, read at start.", "/etc/keytrail/manifests")
     ] = None
     output: Annotated[
         tuple[Output, ...],
         Doc(
-            "What is made of each event: json and line go to standard output, otlp to the backend that the variable "
-            "OTEL_EXPORTER_OTLP_ENDPOINT names.",
+            "Where records go: json and line write events to standard output, findings writes findings as JSON lines, "
+            "otlp sends to the backend that the variable OTEL_EXPORTER_OTLP_ENDPOINT names.",
             ["otlp", "json"],
             min_items=1,
-            max_items=3,
+            max_items=4,
         ),
     ] = (Output.OTLP,)
+    otlp_records: Annotated[
+        tuple[OtlpRecords, ...],
+        Doc(
+            "What otlp sends. events is every event that was read: many times the volume.",
+            ["findings", "events"],
+            min_items=1,
+            max_items=2,
+        ),
+    ] = (OtlpRecords.FINDINGS,)
+    rules: Annotated[
+        str,
+        Doc(
+            "Detection rules that run: stable, all, none, or a folder of rules in place of the shipped ones. "
+            "Rules in the folder of `config` come on top.",
+            "all",
+            max_length=4096,
+        ),
+    ] = "stable"
     color: Annotated[Choice, Doc("Colours of line output. auto: on a terminal that wants them.", "never")] = Choice.AUTO
     queue_capacity: Annotated[
         int,

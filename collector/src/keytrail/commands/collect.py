@@ -9,6 +9,7 @@ from keytrail.commands.options import (
     add_command,
     add_config,
     add_filters,
+    add_otlp_records,
     add_settings_file,
     read_settings,
     write_summary,
@@ -21,7 +22,7 @@ def add(commands: Any) -> None:
         commands, "collect", "follow a running Tetragon agent and send attributed events to an OTLP backend",
         "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 keytrail collect --config /etc/keytrail",
     )  # fmt: skip
-    parser.add_argument("--output", action="append", choices=("otlp", "json", "line"),
+    parser.add_argument("--output", action="append", choices=("otlp", "findings", "json", "line"),
                         help="where records go; may be repeated (default: otlp, by OTEL_EXPORTER_OTLP_*)")  # fmt: skip
     parser.add_argument("--color", choices=("auto", "always", "never"), help="colours of --output line")
     parser.add_argument("--summary", metavar="FILE", help="write the accounting to FILE as JSON at the end")
@@ -31,6 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--proc-fallback", action="store_const", const=True,
                         help="read /proc/PID/environ where the agent sends no environment (needs root)")  # fmt: skip
     add_config(parser)
+    add_otlp_records(parser)
     add_agent(parser)
     add_filters(parser)
     add_settings_file(parser)

@@ -29,15 +29,16 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print settings, then what the OTLP variables amount to."""
-    from keytrail.app import build_matcher
+    from keytrail.app import build_matcher, build_rules, given_manifests
     from keytrail.commands.options import read_settings
     from keytrail.decode.redact import Redactor
     from keytrail.settings import show
 
     settings = read_settings(args)
-    build_matcher(
-        settings, Redactor(), live=False
-    )  # the manifests belong to the settings: a wrong one is an error here
+    # The manifests belong to the settings: a wrong one is an error here.
+    manifests = given_manifests(settings)
+    build_matcher(settings, manifests, Redactor(), live=False)
+    build_rules(settings, manifests)
     say(show(settings, os.environ, otlp_rows()).rstrip("\n"))
     return 0
 

@@ -20,11 +20,13 @@ from keytrail.domain.errors import KeytrailError
 
 if TYPE_CHECKING:
     from keytrail.domain.event import Event
+    from keytrail.domain.finding import Finding
     from keytrail.observe.accounting import Accounting
     from keytrail.testing.otlp_sink import OtlpSink
 
 _RECORDINGS = ("seed-demo", "policy-library")
 _PATIENCE = 60.0
+_SHOWN_WIDTH = 120
 _SHOWN_KINDS = ("exec", "connect")
 
 
@@ -46,11 +48,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _demo(folder: Path, database: Path) -> int:
     from keytrail.app import Collector
+    from keytrail.choices import OtlpRecords
     from keytrail.commands.live import open_stream
     from keytrail.export.terminal_line import resolve_color
     from keytrail.observe.accounting import Accounting
     from keytrail.observe.logs import set_up_logs
     from keytrail.outputs import open_otlp
+    from keytrail.pipeline import Outputs
     from keytrail.settings import load_settings
     from keytrail.testing.otlp_sink import OtlpSink
 
@@ -61,11 +65,11 @@ def _demo(folder: Path, database: Path) -> int:
     stop = threading.Event()
     with OtlpSink(database, http=None) as sink:
         settings = load_settings({"agent_address": socket, "output": ["otlp"]}, {})
-        otlp = open_otlp(accounting, {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint})
+        otlp = open_otlp(accounting, {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint}, tuple(OtlpRecords))
         shown = _Highlights(color=resolve_color("auto", sys.stdout, os.environ))
-        collector = Collector(
-            settings, open_stream(settings, settings.event_filter()), [otlp, shown], accounting, live=True
-        )
+        found = _Found()
+        outputs = Outputs((*otlp.events, shown), (*otlp.findings, found))
+        collector = Collector(settings, open_stream(settings, settings.event_filter()), outputs, accounting, live=True)
         running = threading.Thread(target=collector.run_live, args=(stop,), name="keytrail-demo")
         running.start()
         try:
@@ -73,7 +77,7 @@ def _demo(folder: Path, database: Path) -> int:
         finally:
             stop.set()
             running.join()
-        accounting.on_exported(shown.written)
+        accounting.on_exported(shown.written + found.written)
         return _report(sink, accounting, published, overflowed, database)
 
 
@@ -144,6 +148,28 @@ class _Highlights:
         """Nothing to end."""
 
 
+class _Found:
+    """An output that shows each rule's first finding."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self.written = 0
+
+    def write(self, finding: "Finding") -> None:
+        """Show the finding unless its rule has spoken before."""
+        self.written += 1
+        if finding.rule.name not in self._seen:
+            self._seen.add(finding.rule.name)
+            say(f"   ** {finding.severity} {finding.rule.name}: {printable(finding.message)[:_SHOWN_WIDTH]}")
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+        sys.stdout.flush()
+
+    def close(self, deadline: float) -> None:
+        """Nothing to end."""
+
+
 _IDENTITIES = """
 SELECT attributes ->> '$."keytrail.identity.id"' AS identity,
        coalesce(attributes ->> '$."keytrail.identity.provider"', ''),
@@ -151,20 +177,31 @@ SELECT attributes ->> '$."keytrail.identity.id"' AS identity,
        count(DISTINCT attributes ->> '$."keytrail.process.exec_id"'),
        group_concat(DISTINCT attributes ->> '$."process.executable.name"'),
        coalesce(group_concat(DISTINCT attributes ->> '$."network.peer.address"'), '')
-FROM records WHERE identity IS NOT NULL GROUP BY identity ORDER BY 4 DESC, 1
+FROM records WHERE identity IS NOT NULL AND event_name = 'keytrail.event' GROUP BY identity ORDER BY 4 DESC, 1
 """
-_KINDS = """SELECT attributes ->> '$."keytrail.event.kind"', count(*) FROM records GROUP BY 1 ORDER BY 2 DESC"""
+_KINDS = """
+SELECT attributes ->> '$."keytrail.event.kind"', count(*) FROM records
+WHERE event_name = 'keytrail.event' GROUP BY 1 ORDER BY 2 DESC
+"""
+_FINDINGS = """
+SELECT severity_text, attributes ->> '$."security_rule.name"', count(*), min(body) FROM records
+WHERE event_name = 'keytrail.finding' GROUP BY 2 ORDER BY severity_number DESC, 2
+"""
+_COUNT = "SELECT count(*) FROM records WHERE event_name = 'keytrail.event'"
 _EXAMPLE = """SELECT body FROM records WHERE attributes ->> '$."keytrail.identity.id"' LIKE 'openai%'"""
 
 
 def _report(sink: "OtlpSink", accounting: "Accounting", published: int, overflowed: int, database: Path) -> int:
     summary = accounting.summary()
-    events, received = summary["events"], sink.count()
+    events, ((received,),) = summary["events"], sink.rows(_COUNT)
     say("-- what the OTLP receiver holds")
     table([("EVENTS", "COUNT"), *((str(kind), str(count)) for kind, count in sink.rows(_KINDS))], indent="   ")
     say()
     rows = [tuple(_cell(value) for value in row) for row in sink.rows(_IDENTITIES)]
     table([("IDENTITY", "PROVIDER", "STRENGTH", "PROCESSES", "PROGRAMS", "DESTINATIONS"), *rows], indent="   ")
+    say()
+    findings = [tuple(_cell(value) for value in row) for row in sink.rows(_FINDINGS)]
+    table([("SEVERITY", "RULE", "FINDINGS", "FOR EXAMPLE"), *findings], indent="   ")
     intended = events["dropped"].get("duplicate_hook", 0)
     lost = published - received - intended
     say(f"\n   events sent by the agents {published}, received by the collector {events['received']},")
@@ -189,6 +226,7 @@ def _further(database: Path) -> list[str]:
     kept = database.parent.name.startswith("keytrail-demo-")
     return [
         f"{here} replay policy-library --output line --kind connect | head",
+        f"{here} replay policy-library --output findings --rules all | head -3",
         f"{here} replay policy-library --output json --binary curl",
         f"{here} demo --database demo.sqlite"
         if kept

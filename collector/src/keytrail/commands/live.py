@@ -39,7 +39,13 @@ def open_stream(settings: "Settings", wanted: "EventFilter") -> "GrpcSource":
     """The agent's event stream, asked for only what is wanted."""
     from keytrail.source.grpc_stream import GrpcSource
 
-    return GrpcSource(agent_address(settings), filters=wanted, tls=agent_tls(settings), on_transition=_log_transition)
+    return GrpcSource(
+        agent_address(settings),
+        filters=wanted,
+        tls=agent_tls(settings),
+        reader=settings.reader.value,
+        on_transition=_log_transition,
+    )
 
 
 def _log_transition(transition: "Transition") -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FLAGS = {
     "agent_address", "agent_tls_ca", "agent_tls_cert", "agent_tls_key", "agent_tls_server_name", "config", "output",
     "color", "event_kinds", "namespaces", "pods", "binaries", "policy_names", "pace", "log_level", "log_format",
-    "state_dir", "proc_fallback",
+    "state_dir", "proc_fallback", "otlp_records", "rules",
 }  # fmt: skip
 """Options that are settings: their destination is the setting's name, and their default is to say nothing."""
 
@@ -71,8 +71,25 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """The folder of manifests."""
-    parser.add_argument("--config", metavar="DIR", help="folder of manifests (identity mappings), read recursively")
+    """The folder of manifests, and which rules run."""
+    parser.add_argument(
+        "--config",
+        metavar="DIR",
+        help="folder of manifests (identity mappings, rules, PolicyLibrary), read recursively",
+    )
+    parser.add_argument(
+        "--rules",
+        metavar="stable|all|none|DIR",
+        help="detection rules that run; DIR takes the place of the shipped ones",
+    )
+
+
+def add_otlp_records(parser: argparse.ArgumentParser) -> None:
+    """What an OTLP backend gets."""
+    parser.add_argument(
+        "--otlp-records", action="append", choices=("findings", "events"),
+        help="what --output otlp sends; may be repeated (default: findings)",
+    )  # fmt: skip
 
 
 def read_settings(args: argparse.Namespace) -> "Settings":

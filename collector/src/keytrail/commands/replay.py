@@ -10,6 +10,7 @@ from keytrail.commands.options import (
     add_command,
     add_config,
     add_filters,
+    add_otlp_records,
     add_settings_file,
     read_settings,
     write_summary,
@@ -31,7 +32,10 @@ def add(commands: Any) -> None:
         help="a .pb or .pb.zst stream, its folder, a JSON export, or - ; seed-demo and policy-library are shipped",
     )
     parser.add_argument(
-        "--output", action="append", choices=("json", "line", "otlp"), help="form of the records (default: json)"
+        "--output",
+        action="append",
+        choices=("json", "line", "findings", "otlp"),
+        help="form of the records (default: json)",
     )
     parser.add_argument("--color", choices=("auto", "always", "never"), help="colours of --output line")
     parser.add_argument(
@@ -42,6 +46,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--summary", metavar="FILE", help="write the accounting to FILE as JSON")
     add_config(parser)
+    add_otlp_records(parser)
     add_filters(parser)
     add_settings_file(parser)
     parser.set_defaults(run=run)
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args)
     set_up_logs(settings.log_level, settings.log_format)
     accounting = Accounting()
-    outputs = open_outputs(settings, accounting, os.environ)
+    outputs = open_outputs(settings, accounting, os.environ, by_time=True)
     collector = Collector(settings, _source(args.recording, settings.pace), outputs, accounting, live=False)
     try:
         collector.run_through(stopped=lambda: reader_left(outputs))

@@ -13,7 +13,9 @@ def add(commands: Any) -> None:
         commands, "watch", "show a running agent's events, with their identities, in the terminal",
         "keytrail watch --kind connect --namespace payments",
     )  # fmt: skip
-    parser.add_argument("--output", action="append", choices=("line", "json"), help="form of the lines (default: line)")
+    parser.add_argument(
+        "--output", action="append", choices=("line", "json", "findings"), help="form of the lines (default: line)"
+    )
     parser.add_argument("--color", choices=("auto", "always", "never"), help="colours (default: when it is a terminal)")
     parser.add_argument("--summary", metavar="FILE", help="write the accounting to FILE as JSON at the end")
     add_config(parser)

@@ -5,13 +5,15 @@ what all readers of them share. Must not know what a hook means.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from keytrail.domain.event import Details, HookArgument, Network
 from keytrail.proto.tetragon import capabilities_pb2
 from keytrail.proto.tetragon import tetragon_pb2 as pb
 
-Arguments = Sequence[pb.KprobeArgument]
+Arguments = Sequence[tuple[str, Any]]
+"""Type and value of each argument in order; an empty type for one newer than our declarations."""
 
 _READ_FAILED = (
     b"CharBufErrorENOMEM",
@@ -21,9 +23,9 @@ _READ_FAILED = (
 )
 """What the agent puts in place of a buffer that its BPF program could not read."""
 
-_NUMBERS = ("int_arg", "uint_arg", "size_arg", "long_arg")
+NUMBERS = ("int_arg", "uint_arg", "size_arg", "long_arg")
 _CAPABILITY_SETS = ("kernel_cap_t_arg", "cap_inheritable_arg", "cap_permitted_arg", "cap_effective_arg")
-_SCALARS = frozenset((*_NUMBERS, *_CAPABILITY_SETS, "string_arg", "bytes_arg", "bpf_cmd_arg"))
+_SCALARS = frozenset((*NUMBERS, *_CAPABILITY_SETS, "string_arg", "bytes_arg", "bpf_cmd_arg"))
 _PATHS = ("file_arg", "path_arg", "linux_binprm_arg")
 _NO_ADDRESS = "invalid IP"
 _ACTION = "KPROBE_ACTION_"
@@ -40,17 +42,27 @@ def enum_name(enum: Any, value: int) -> str:
 
 def capability_names(values: Iterable[int]) -> tuple[str, ...]:
     """Names of capability numbers, all in the kernel's spelling (the agent's table lacks one prefix)."""
+    return _capability_names(tuple(values))
+
+
+@lru_cache(maxsize=256)  # a node's containers have a handful of sets between them
+def _capability_names(values: tuple[int, ...]) -> tuple[str, ...]:
     return tuple("CAP_" + enum_name(capabilities_pb2.CapabilitiesType, value).removeprefix("CAP_") for value in values)
 
 
-def of_type(args: Iterable[pb.KprobeArgument], *types: str) -> list[Any]:
+def read_args(message: Any) -> Arguments:
+    """Read the arguments of a hook once: each access to one makes a new object of the protobuf library."""
+    return [_read(arg) for arg in message.args]
+
+
+def _read(arg: pb.KprobeArgument) -> tuple[str, Any]:
+    which = arg.WhichOneof("arg")
+    return ("", None) if which is None else (which, getattr(arg, which))
+
+
+def of_type(args: Arguments, *types: str) -> list[Any]:
     """Values of the arguments of these types, in order."""
-    found = []
-    for arg in args:
-        which = arg.WhichOneof("arg")
-        if which in types:
-            found.append(getattr(arg, which))
-    return found
+    return [value for which, value in args if which in types]
 
 
 def first(values: Sequence[T], default: T) -> T:
@@ -58,9 +70,9 @@ def first(values: Sequence[T], default: T) -> T:
     return values[0] if values else default
 
 
-def numbers(args: Iterable[pb.KprobeArgument]) -> list[int]:
+def numbers(args: Arguments) -> list[int]:
     """Integer arguments in order, of whatever width."""
-    return of_type(args, *_NUMBERS)
+    return of_type(args, *NUMBERS)
 
 
 def signed(value: int) -> int:
@@ -70,40 +82,40 @@ def signed(value: int) -> int:
     return value - (1 << 32) if 1 << 31 <= value < 1 << 32 else value
 
 
-def texts(args: Iterable[pb.KprobeArgument]) -> list[str]:
+def texts(args: Arguments) -> list[str]:
     """Text arguments in order."""
     return of_type(args, "string_arg")
 
 
 def text_at(args: Arguments, position: int) -> str:
     """Text of one argument; empty when it is none: of what the agent cannot read it sends an `error_arg` instead."""
-    return args[position].string_arg if position < len(args) else ""
+    found = of_type(args[position : position + 1], "string_arg")
+    return str(found[0]) if found else ""
 
 
-def paths(args: Iterable[pb.KprobeArgument]) -> list[str]:
+def paths(args: Arguments) -> list[str]:
     """Paths of file, path, dentry and binprm arguments in order; `/` comes from the agent as an empty path."""
     return [value.path or "/" for value in of_type(args, *_PATHS)]
 
 
-def payload(args: Iterable[pb.KprobeArgument]) -> bytes:
+def payload(args: Arguments) -> bytes:
     """First captured buffer; empty when there is none or the agent could not read it."""
-    for arg in args:
-        which = arg.WhichOneof("arg")
+    for which, value in args:
         if which == "bytes_arg":
-            data = arg.bytes_arg
+            data: bytes = value
         elif which == "truncated_bytes_arg":
-            data = arg.truncated_bytes_arg.bytes_arg
+            data = value.bytes_arg
         else:
             continue
         return b"" if data.startswith(_READ_FAILED) else data
     return b""
 
 
-def socket(args: Iterable[pb.KprobeArgument]) -> Network | None:
+def socket(args: Arguments) -> Network | None:
     """First socket argument, its two ends as the hook's process sees them: the kernel's source is the local end."""
-    for arg in args:
-        if arg.HasField("sock_arg"):
-            return network(arg.sock_arg)
+    for which, value in args:
+        if which == "sock_arg":
+            return network(value)
     return None
 
 
@@ -120,28 +132,49 @@ def address(text: str) -> str:
 
 def returned(message: Any) -> pb.KprobeArgument | None:
     """What the hooked function returned; None when the policy did not ask, and for other than kprobes."""
-    if message.DESCRIPTOR.name != "ProcessKprobe" or not message.HasField("return"):
+    if not _has_return(message.__class__) or not message.HasField("return"):
         return None
     found: pb.KprobeArgument = getattr(message, "return")
     return found
 
 
+@lru_cache(maxsize=16)  # a descriptor is made anew each time that it is asked for
+def _has_return(type_: Any) -> bool:
+    return "return" in type_.DESCRIPTOR.fields_by_name
+
+
 def details(message: Any, **parts: Any) -> Details:
     """Details with what every hook event may carry beside its own parts."""
-    args = [*message.args, *getattr(message, "data", ())]
     value = returned(message)
-    number = None if value is None else first(numbers([value]), None)
-    action = message.action
-    if value is not None and action <= pb.KPROBE_ACTION_POST:
-        action = message.return_action
     return Details(
-        arguments=hook_arguments(args),
-        returned=number,
-        action="" if action <= pb.KPROBE_ACTION_POST else enum_name(pb.KprobeAction, action).removeprefix(_ACTION),
+        returned=None if value is None else _number(value),
+        action=_action(message, value),
         message=message.message,
         tags=tuple(message.tags),
         **parts,
     )
+
+
+def returned_number(message: Any) -> int | None:
+    """What the hooked function returned, as a number."""
+    value = returned(message)
+    return None if value is None else _number(value)
+
+
+def action_name(message: Any) -> str:
+    """What the policy made the agent do beyond posting; empty for nearly every event."""
+    return _action(message, returned(message))
+
+
+def _number(value: pb.KprobeArgument) -> int | None:
+    return first(numbers([_read(value)]), None)
+
+
+def _action(message: Any, value: pb.KprobeArgument | None) -> str:
+    action = message.action
+    if value is not None and action <= pb.KPROBE_ACTION_POST:
+        action = message.return_action
+    return "" if action <= pb.KPROBE_ACTION_POST else enum_name(pb.KprobeAction, action).removeprefix(_ACTION)
 
 
 def hook_arguments(args: Iterable[pb.KprobeArgument]) -> tuple[HookArgument, ...]:

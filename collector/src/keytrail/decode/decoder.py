@@ -17,12 +17,14 @@ from keytrail.decode.shallow import parse, parse_process
 from keytrail.decode.table import ProcessTable
 from keytrail.domain.agent import AgentFacts
 from keytrail.domain.drop import Drop, Undecodable
-from keytrail.domain.event import EventKind, EventType
+from keytrail.domain.event import Details, EventKind, EventType, FileAccess
 from keytrail.domain.process import Process
 
 MALFORMED = Drop(Undecodable.MALFORMED)
 UNKNOWN_EVENT = Drop(Undecodable.UNKNOWN_EVENT)
 
+_LIBRARIES_LIMIT = 1_024
+"""Of at most a path's 4 KiB each; a node's programs load a few hundred libraries over and over."""
 _HOOKS_LIMIT = 4_096
 """Far more hooks than an agent can load; bounds what a hostile stream can make us remember."""
 
@@ -32,10 +34,11 @@ class Decoder:
 
     def __init__(self, redact: Redact, table: ProcessTable | None = None) -> None:
         self.table = table if table is not None else ProcessTable()
-        self.redact = redact
         self._reader = ProcessReader(redact)
+        self.redact: Redact = self._reader.text
         self._kernel_hooks: dict[str, tuple[str, Hook]] = {}
         self._user_hooks: dict[str, tuple[str, Hook]] = {}
+        self._libraries: dict[tuple[str, bytes], Details] = {}
         self._last_ns = 0
         self._make: dict[str | None, Callable[[Any, int], DecodedEvent]] = {
             "process_exec": self._exec,
@@ -84,6 +87,16 @@ class Decoder:
         event.node = message.node_name
         event.time_estimated = estimated
         return event
+
+    def library(self, path: str, build_id: bytes) -> Details:
+        """Details of a loaded library, shared by all who load it; for `DecodedEvent`."""
+        known = self._libraries.get((path, build_id))
+        if known is None:
+            known = Details(file=FileAccess(self.redact(path)[0], "load"), build_id=build_id.hex())
+            if len(self._libraries) >= _LIBRARIES_LIMIT:
+                self._libraries.clear()
+            self._libraries[path, build_id] = known
+        return known
 
     def ancestors(self, process: Process) -> Iterator[Process]:
         """Parent first; for `DecodedEvent`."""

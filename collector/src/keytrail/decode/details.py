@@ -5,11 +5,11 @@ its message alive, secrets included: consumers must let go of events, and keep w
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from google.protobuf.message import DecodeError
 
-from keytrail.decode.arguments import capability_names, enum_name
+from keytrail.decode.arguments import action_name, capability_names, enum_name, hook_arguments, returned_number
 from keytrail.decode.shallow import whole
 from keytrail.domain.event import (
     NO_DETAILS,
@@ -19,10 +19,10 @@ from keytrail.domain.event import (
     EventKind,
     EventType,
     Exit,
-    FileAccess,
+    HookArgument,
     Operation,
 )
-from keytrail.proto.tetragon import capabilities_pb2, events_pb2
+from keytrail.proto.tetragon import capabilities_pb2, events_pb2, tetragon_pb2
 
 if TYPE_CHECKING:
     from keytrail.decode.decoder import Decoder
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from keytrail.domain.process import Process
 
 
+_POST = tetragon_pb2.KPROBE_ACTION_POST
+
+
 class DecodedEvent(Event):
     """An `Event` over a protobuf message."""
 
-    __slots__ = ("_decoder", "_details", "_hook", "_message")
+    __slots__ = ("_arguments", "_credentials", "_decoder", "_details", "_hook", "_message")
 
     def __init__(  # noqa: PLR0917 - made once an event: positional, no keyword parsing on the hot path
         self,
@@ -60,6 +63,9 @@ class DecodedEvent(Event):
         self._decoder = decoder
         self._hook = hook
         self._details: Details | None = None
+        self._arguments: tuple[HookArgument, ...] | None = None
+        self._credentials: Credentials | Literal[False] | None = False
+        """False: not read yet."""
 
     @property
     def tid(self) -> int:  # type: ignore[override] # a read-only view of what the base class stores
@@ -81,7 +87,7 @@ class DecodedEvent(Event):
             duration = max(0, self.time_ns - self.process.start_ns) if self.process.start_ns else 0
             return Details(exit=Exit(message.status, message.signal, duration))
         if self.type is EventType.LOADER:
-            return Details(file=FileAccess(redact(message.path)[0], "load"), build_id=message.buildid.hex())
+            return self._decoder.library(message.path, message.buildid)
         if self.type is EventType.THROTTLE:
             # The agent pads the cgroup's name with zero bytes to a fixed length.
             name = redact(message.cgroup.rstrip("\0"))[0]
@@ -90,19 +96,56 @@ class DecodedEvent(Event):
         return NO_DETAILS
 
     @property
+    def arguments(self) -> tuple[HookArgument, ...]:
+        """Of a hook; read from the message once."""
+        if self._arguments is None:
+            self._arguments = () if self._hook is None else self._read_arguments()
+        return self._arguments
+
+    def _read_arguments(self) -> tuple[HookArgument, ...]:
+        """What the policy read at the call, then what it read beside it, which only some messages have."""
+        return hook_arguments((*self._message.args, *getattr(self._message, "data", ())))
+
+    @property
+    def returned(self) -> int | None:
+        """What the hooked function returned; asked of the message alone while the details are unread."""
+        return returned_number(self._message) if self.type is EventType.KPROBE else None
+
+    @property
+    def action(self) -> str:
+        """What the policy made the agent do."""
+        message = self._message
+        if self._hook is None:
+            return ""
+        # Nearly always nothing, and asked of nearly every event; only kprobes have an action at their return.
+        plain = message.action <= _POST and (self.type is not EventType.KPROBE or message.return_action <= _POST)
+        return "" if plain else action_name(message)
+
+    @property
     def credentials(self) -> Credentials | None:
         """Ids and capabilities of the process at its exec; None unless the agent runs with `--enable-process-cred`."""
-        if self.type is EventType.THROTTLE:
-            return None
-        try:
-            process = whole(self._message.process)
-        except DecodeError:  # broken in a part that `decode` had no need to read
-            return None
+        if self._credentials is False:
+            self._credentials = None if self.type is EventType.THROTTLE else self._read_credentials()
+        return self._credentials
+
+    @property
+    def gained(self) -> tuple[str, ...]:
+        """How this exec gained privileges; mostly not at all, and then without a look at the rest."""
+        if self._credentials is False and self.type is EventType.EXEC:
+            process = self._message.process
+            return _raised(process.binary_properties) if process.HasField("process_credentials") else ()
+        return super().gained
+
+    def _read_credentials(self) -> Credentials | None:
+        process = self._message.process
+        if self.type is not EventType.EXEC:  # of the others' process only what names it was read
+            try:
+                process = whole(process)
+            except DecodeError:  # broken in a part that `decode` had no need to read
+                return None
         if not process.HasField("process_credentials"):
             return None
         sent, binary = process.process_credentials, process.binary_properties
-        raised = [name for name in ("setuid", "setgid") if binary.HasField(name)]
-        raised += [enum_name(capabilities_pb2.ProcessPrivilegesChanged, change) for change in binary.privileges_changed]
         links = binary.file.inode.links.value if binary.file.inode.HasField("links") else -1
         return Credentials(
             sent.uid.value,
@@ -110,10 +153,16 @@ class DecodedEvent(Event):
             sent.euid.value,
             sent.egid.value,
             capability_names(process.cap.effective),
-            tuple(raised),
+            _raised(binary),
             links,
         )
 
     def ancestors(self) -> "Iterator[Process]":
         """Parent first, as far as the process table reaches."""
         return self._decoder.ancestors(self.process)
+
+
+def _raised(binary: Any) -> tuple[str, ...]:
+    ids = [name for name in ("setuid", "setgid") if binary.HasField(name)]
+    changes = binary.privileges_changed
+    return (*ids, *(enum_name(capabilities_pb2.ProcessPrivilegesChanged, change) for change in changes))

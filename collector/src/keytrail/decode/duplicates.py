@@ -6,7 +6,7 @@ agent then sends one event for each policy. On a real agent twins were 0.14 to 5
 
 from collections import Counter, deque
 
-from keytrail.domain.event import Details, Event, Network
+from keytrail.domain.event import Event, Network
 
 DEFAULT_WINDOW_NS = 5_000_000
 """Two calls of one thread further apart than this are two calls."""
@@ -62,11 +62,11 @@ class HookMerger:
             return False
         if earlier.tid != later.tid or earlier.kind is not later.kind:
             return False
-        a, b = earlier.details, later.details
-        return _is_same_subject(a, b) and not _says_more(b, a)
+        return _is_same_subject(earlier, later) and not _says_more(later, earlier)
 
 
-def _is_same_subject(a: Details, b: Details) -> bool:
+def _is_same_subject(earlier: Event, later: Event) -> bool:
+    a, b = earlier.details, later.details
     if (a.file, a.operation) != (b.file, b.operation):
         return False
     if a.network is not None and b.network is not None and not _is_same_socket(a.network, b.network):
@@ -75,8 +75,8 @@ def _is_same_subject(a: Details, b: Details) -> bool:
         return False
     if None not in (a.returned, b.returned) and a.returned != b.returned:
         return False
-    if _shape(a) == _shape(b):
-        return [argument.value for argument in a.arguments] == [argument.value for argument in b.arguments]
+    if _shape(earlier) == _shape(later):
+        return [one.value for one in earlier.arguments] == [one.value for one in later.arguments]
     # Policies that read different arguments: only a socket, file or operation in common says that it is one call.
     return a.file is not None or a.operation is not None or None not in (a.network, b.network)
 
@@ -87,15 +87,15 @@ def _is_same_socket(a: Network, b: Network) -> bool:
     return (a.peer_address, a.peer_port, a.family) == (b.peer_address, b.peer_port, b.family)
 
 
-def _shape(details: Details) -> list[str]:
+def _shape(event: Event) -> list[str]:
     """Types of the arguments; numbers of any width are one type, for a policy chooses the width."""
-    return [_CLASSES.get(argument.type, argument.type) for argument in details.arguments]
+    return [_CLASSES.get(argument.type, argument.type) for argument in event.arguments]
 
 
 _CLASSES = {"int": "number", "uint": "number", "size": "number", "long": "number", "truncated_bytes": "bytes"}
 
 
-def _says_more(later: Details, earlier: Details) -> bool:
+def _says_more(later: Event, earlier: Event) -> bool:
     """Whether a policy captured what the other did not: an argument, the return value, an action taken."""
     if later.returned is not None and earlier.returned is None:
         return True

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from keytrail.decode import readers_file, readers_network, readers_system
-from keytrail.decode.arguments import of_type, payload, returned
+from keytrail.decode.arguments import of_type, payload, read_args, returned
 from keytrail.decode.processes import Redact
 from keytrail.domain.event import Details, EventKind
 
@@ -59,7 +59,8 @@ def hook_for(function: str) -> Hook:
 
 
 def _sent_kind(message: Any) -> EventKind:
-    return EventKind.SEND if payload(message.args) or of_type(message.args, "string_arg") else EventKind.HOOK
+    args = read_args(message)
+    return EventKind.SEND if payload(args) or of_type(args, "string_arg") else EventKind.HOOK
 
 
 def _accepted_kind(message: Any) -> EventKind:

@@ -62,9 +62,9 @@ class ProcessReader:
 
     def read(self, message: Any) -> Process:
         """Build the object for one exec_id, from a process that `shallow` parsed."""
-        binary, binary_hits = self._text(message.binary)
-        arguments, argument_hits = self._text(message.arguments, binary.rpartition("/")[2])
-        cwd, _ = self._text(message.cwd)
+        binary, binary_hits = self.text(message.binary)
+        arguments, argument_hits = self.text(message.arguments, binary.rpartition("/")[2])
+        cwd, _ = self.text(message.cwd)
         flags = message.flags
         start_ns = nanoseconds(message.start_time)
         return Process(
@@ -85,7 +85,7 @@ class ProcessReader:
             argument_credentials=argument_hits or binary_hits,
         )
 
-    def _text(self, text: str, program: str = "") -> tuple[str, tuple[str, ...]]:
+    def text(self, text: str, program: str = "") -> tuple[str, tuple[str, ...]]:
         """Redact, remembering short texts that hold nothing: nodes run the same programs in the same places."""
         known = self._harmless.get(text)
         if known is not None and known == program:

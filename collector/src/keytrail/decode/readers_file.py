@@ -6,7 +6,7 @@ Functions come without `security_`: the kprobe security_path_rename and the LSM 
 import re
 from typing import Any
 
-from keytrail.decode.arguments import Arguments, details, first, numbers, paths, texts
+from keytrail.decode.arguments import Arguments, details, first, numbers, paths, read_args, texts
 from keytrail.decode.processes import Redact
 from keytrail.domain.event import Details, EventKind, FileAccess
 
@@ -59,7 +59,7 @@ _SHARED_OBJECT = re.compile(r"\.so(?:\.[^/]*)?\Z")
 
 def touched_kind(message: Any) -> EventKind:
     """Tell bpffs and other processes' memory, which the kernel shows as files, from files."""
-    path = _named(message.args)
+    path = _named(read_args(message))
     if path == _BPF_MOUNT or path.startswith(_BPF_MOUNT + "/"):
         return EventKind.BPF
     return EventKind.TRACE if path.startswith("/proc/") and _MEMORY.fullmatch(path) else EventKind.FILE
@@ -68,12 +68,12 @@ def touched_kind(message: Any) -> EventKind:
 def mapped_kind(message: Any) -> EventKind:
     """A mapped shared object is a library load."""
     kind = touched_kind(message)
-    return EventKind.LIBRARY if kind is EventKind.FILE and _SHARED_OBJECT.search(_named(message.args)) else kind
+    return EventKind.LIBRARY if kind is EventKind.FILE and _SHARED_OBJECT.search(_named(read_args(message))) else kind
 
 
 def kernel_read_kind(message: Any) -> EventKind:
     """The kernel reads modules this way, and firmware, certificates, kexec images."""
-    return EventKind.MODULE if first(numbers(message.args), 0) == _KERNEL_READ_MODULE else EventKind.FILE
+    return EventKind.MODULE if first(numbers(read_args(message)), 0) == _KERNEL_READ_MODULE else EventKind.FILE
 
 
 def _named(args: Arguments) -> str:
@@ -82,11 +82,12 @@ def _named(args: Arguments) -> str:
 
 def file(name: str, message: Any, redact: Redact) -> Details:
     """Read a file, what was done to it, and the other path of a rename or link."""
-    access = access_of(name, numbers(message.args))
-    path, target = _subjects(access, paths(message.args), texts(message.args))
+    args = read_args(message)
+    access = access_of(name, numbers(args))
+    path, target = _subjects(access, paths(args), texts(args))
     mode = None
     if access == "chmod" and name != "inode_setattr":  # which has no mode among its numbers
-        mode = first(numbers(message.args)[-1:], None)
+        mode = first(numbers(args)[-1:], None)
     found = FileAccess(redact(path)[0], access, mode if mode is None else mode & _MODE_BITS, redact(target)[0])
     return details(message, file=found)
 

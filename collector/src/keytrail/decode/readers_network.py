@@ -1,20 +1,22 @@
 """Hooks on sockets: arguments in, `Details` with both ends and what was sent in clear out.
 
 A reader runs only when a rule, an identity or an output asks. All text that may leave the process goes through
-`redact`; what stays in `Details.arguments` is for rules to test and is never exported.
+`redact`; what stays in `Event.arguments` is for rules to test and is never exported.
 """
 
 from dataclasses import replace
 from typing import Any
 
 from keytrail.decode.arguments import (
+    NUMBERS,
+    Arguments,
     address,
     details,
     first,
     network,
-    numbers,
     of_type,
     payload,
+    read_args,
     returned,
     socket,
     texts,
@@ -31,7 +33,7 @@ _SENT = ("bytes_arg", "truncated_bytes_arg", "string_arg", "sock_arg")
 
 def other(_name: str, message: Any, _redact: Redact) -> Details:
     """Read a hook that Keytrail has no words for: its arguments, and its socket where it has one."""
-    return details(message, network=socket(message.args))
+    return details(message, network=socket(read_args(message)))
 
 
 def connect(_name: str, message: Any, redact: Redact) -> Details:
@@ -40,11 +42,12 @@ def connect(_name: str, message: Any, redact: Redact) -> Details:
     At security_socket_connect the socket has no peer yet; the address is an argument of its own, of a unix socket
     a path, and one of the wrong family holds rubbish when a policy reads both.
     """
-    ends = socket(message.args)
-    for asked in of_type(message.args, "sockaddrun_arg"):
+    args = read_args(message)
+    ends = socket(args)
+    for asked in of_type(args, "sockaddrun_arg"):
         if asked.family == "AF_UNIX":
             return details(message, network=Network("AF_UNIX", peer_address=redact(asked.path)[0]))
-    for asked in of_type(message.args, "sockaddr_arg"):
+    for asked in of_type(args, "sockaddr_arg"):
         if "AF_UNIX" in (asked.family, ends.family if ends is not None else ""):
             return details(message, network=Network("AF_UNIX", cookie=ends.cookie if ends is not None else 0))
         peer = address(asked.addr)
@@ -62,17 +65,18 @@ def accept(name: str, message: Any, redact: Redact) -> Details:
 
 def send(_name: str, message: Any, redact: Redact) -> Details:
     """Read what was sent: size, peer, and what the first bytes say in clear."""
-    ends = _peer(message.args)
-    data = payload(message.args) or first(texts(message.args), "").encode("utf-8", "replace")
+    args = read_args(message)
+    ends = _peer(args)
+    data = payload(args) or first(texts(args), "").encode("utf-8", "replace")
     dns = ends is not None and _DNS_PORT in (ends.peer_port, ends.local_port)
     if dns and ends is not None and ends.protocol == "IPPROTO_TCP":
         data = data[2:]  # over TCP each message follows its length (RFC 1035, 4.2.2)
     credential = "" if is_clear_metadata(data) else text_credentials(data)
-    found = recognise(data, _size(message.args, len(data)), dns=dns, credential=credential)
+    found = recognise(data, _size(args, len(data)), dns=dns, credential=credential)
     return details(message, network=ends, payload=_redacted(found, redact))
 
 
-def _peer(args: Any) -> Network | None:
+def _peer(args: Arguments) -> Network | None:
     ends = socket(args)
     for skb in of_type(args, "skb_arg"):
         ends = Network(skb.family, skb.protocol, skb.saddr, skb.sport, skb.daddr, skb.dport)
@@ -83,22 +87,23 @@ def _peer(args: Any) -> Network | None:
     return ends
 
 
-def _size(args: Any, captured: int) -> int:
+def _size(args: Arguments, captured: int) -> int:
     """Return the bytes asked to be sent: the last number behind socket or buffer; before may stand a descriptor."""
     found, behind = 0, False
-    for arg in args:
-        which = arg.WhichOneof("arg")
+    for which, value in args:
         if which == "skb_arg":
-            return int(arg.skb_arg.len)
+            return int(value.len)
         if which in _SENT:
             behind = True
-        elif behind:
-            found = first(numbers([arg]), found)
+        elif behind and which in NUMBERS:
+            found = value
     return max(found, 0) or captured
 
 
 def _redacted(found: Payload, redact: Redact) -> Payload:
     """A name that is looked up or asked for may be a secret itself: data leaves through DNS that way."""
+    if not (found.server_name or found.http_host or found.dns_name):
+        return found
     return replace(
         found,
         server_name=redact(found.server_name)[0],

@@ -14,6 +14,7 @@ from keytrail.decode.arguments import (
     numbers,
     of_type,
     paths,
+    read_args,
     signed,
     text_at,
     texts,
@@ -68,10 +69,11 @@ _CAPABILITY_BITS = 64
 def module(name: str, message: Any, redact: Redact) -> Details:
     """Read a kernel module, or the file that one is read from."""
     operation = MODULE[name]
-    named = [redact(path)[0] for path in paths(message.args)]
-    names = [found.name for found in of_type(message.args, "module_arg")]
+    args = read_args(message)
+    named = [redact(path)[0] for path in paths(args)]
+    names = [found.name for found in of_type(args, "module_arg")]
     if operation == "request" or name.startswith("module/"):  # elsewhere the text is the module's parameters
-        names += texts(message.args)
+        names += texts(args)
     accessed = FileAccess(named[0], "read") if named else None
     target = redact(names[0])[0] if names else first(named, "")
     return details(message, operation=Operation(operation, target), file=accessed)
@@ -80,37 +82,39 @@ def module(name: str, message: Any, redact: Redact) -> Details:
 def bpf(name: str, message: Any, redact: Redact) -> Details:
     """Read a BPF program, map, perf event, command or pinned object."""
     accessed = None
-    if named := paths(message.args) or texts(message.args):
+    args = read_args(message)
+    if named := paths(args) or texts(args):
         path = redact(named[0])[0]
-        accessed = FileAccess(path, access_of(name, numbers(message.args)))
+        accessed = FileAccess(path, access_of(name, numbers(args)))
         return details(message, operation=Operation("pin_access", path), file=accessed)
     operation, target, type_ = "command", "", ""
-    for program in of_type(message.args, "bpf_attr_arg", "bpf_prog_arg"):
+    for program in of_type(args, "bpf_attr_arg", "bpf_prog_arg"):
         operation = "load" if name in ("bpf_check", "bpf_prog_load") else "use"
         target, type_ = program.ProgName, program.ProgType
-    for used in of_type(message.args, "bpf_map_arg"):
+    for used in of_type(args, "bpf_map_arg"):
         operation = "map_use" if name == "bpf_map" else "map_create"
         target, type_ = used.MapName, used.MapType
-    for perf in of_type(message.args, "perf_event_arg"):
+    for perf in of_type(args, "perf_event_arg"):
         operation, target, type_ = "perf_event", perf.KprobeFunc, perf.Type
-    for command in of_type(message.args, "bpf_cmd_arg"):
+    for command in of_type(args, "bpf_cmd_arg"):
         type_ = enum_name(bpf_pb2.BpfCmd, command)
     return details(message, operation=Operation(operation, redact(target)[0], type=type_))
 
 
 def set_ids(name: str, message: Any, _redact: Redact) -> Details:
     """Read a set*id call: the ids asked for, in order; `Details.returned` tells whether it was granted."""
-    return details(message, operation=Operation(name.removeprefix("__sys_"), ids=tuple(numbers(message.args))))
+    return details(message, operation=Operation(name.removeprefix("__sys_"), ids=tuple(numbers(read_args(message)))))
 
 
 def capabilities(name: str, message: Any, _redact: Redact) -> Details:
     """Read capabilities asked for or committed, as names; a new user namespace has none."""
     ids: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
-    for sent in of_type(message.args, "process_credentials_arg"):
+    args = read_args(message)
+    for sent in of_type(args, "process_credentials_arg"):
         ids = (sent.uid.value, sent.gid.value, sent.euid.value, sent.egid.value)
         names = capability_names(sent.caps.effective)
-    for mask in of_type(message.args, "cap_effective_arg"):
+    for mask in of_type(args, "cap_effective_arg"):
         names = _mask_names(mask)
     return details(message, operation=Operation(name, ids=ids, capabilities=names))
 
@@ -125,8 +129,9 @@ def _mask_names(mask: str) -> tuple[str, ...]:
 
 def trace(name: str, message: Any, redact: Redact) -> Details:
     """Read a reach into another process: which one, and how."""
-    ints = numbers(message.args)
-    if named := paths(message.args) or (texts(message.args) if name not in TRACE else []):  # /proc/PID/mem
+    args = read_args(message)
+    ints = numbers(args)
+    if named := paths(args) or (texts(args) if name not in TRACE else []):  # /proc/PID/mem
         path = redact(named[0])[0]
         access = access_of(name, ints)
         operation = "write_memory" if access == "write" else "read_memory"
@@ -140,7 +145,7 @@ def trace(name: str, message: Any, redact: Redact) -> Details:
         operation, pid_, flags = "attach" if other & _PTRACE_MODE_ATTACH else "access", one, other
     else:  # process_vm_*: pid, numbers of vectors
         operation, pid_, flags = TRACE.get(name, name), one, 0
-    comm = redact(first(texts(message.args), ""))[0]
+    comm = redact(first(texts(args), ""))[0]
     return details(message, operation=Operation(operation, comm, pid_, flags=flags))
 
 
@@ -150,7 +155,7 @@ def mount(name: str, message: Any, redact: Redact) -> Details:
     By position, for what the agent cannot read (a null pointer, or anything behind an empty string) is an `error_arg`
     and still takes its place. mount has source, target, type, flags; the others have their target first.
     """
-    operation, args = MOUNT[name], message.args
+    operation, args = MOUNT[name], read_args(message)
     target = named[-1] if (named := paths(args)) else text_at(args, 1 if operation == "mount" else 0)
     type_ = text_at(args, 2) if operation == "mount" else ""
     flags = first(of_type(args, "size_arg", "long_arg", "uint_arg"), 0)
@@ -159,12 +164,12 @@ def mount(name: str, message: Any, redact: Redact) -> Details:
 
 def namespace(name: str, message: Any, _redact: Redact) -> Details:
     """Read a joining (setns) or leaving (unshare) of namespaces; `flags` are CLONE_NEW* bits."""
-    return details(message, operation=Operation(name, flags=first(numbers(message.args)[-1:], 0)))
+    return details(message, operation=Operation(name, flags=first(numbers(read_args(message))[-1:], 0)))
 
 
 def kill(_name: str, message: Any, _redact: Redact) -> Details:
     """Read a signal sent: which, and to whom (0 is the own group, negative a group). `flags` is the signal's number."""
-    ints = numbers(message.args)
+    ints = numbers(read_args(message))
     signal = first(ints[-1:], 0)
     target = signed(ints[0]) if len(ints) > 1 else 0
     return details(message, operation=Operation(_signal_name(signal), target_pid=target, flags=signal))

@@ -37,6 +37,9 @@ _KEPT: Final = {
         "tid",
         "in_init_tree",
         "environment_variables",
+        "cap",
+        "binary_properties",
+        "process_credentials",
     ),
     _READ_POD: ("namespace", "name", "uid", "container", "workload", "workload_kind"),
     "GetEventsResponse": (

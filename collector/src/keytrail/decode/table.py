@@ -83,6 +83,8 @@ class ProcessTable:
             del self._by_pid[again.pid]
         if earlier is not None and earlier.exec_id != process.exec_id:
             if self._replaced(process, earlier):
+                if again is not None:
+                    self._running.remove(again)
                 self._keep_exited(process)
                 return process
             # Exec without fork, or an exit that was never seen: only the last image of a process gets an exit event.

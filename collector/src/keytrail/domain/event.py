@@ -5,10 +5,16 @@ when somebody asks: an event that matches nothing must not pay for its cold fiel
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from keytrail.domain.process import Process
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as value
+else:
+    from keytrail.domain.values import value
 
 
 class EventKind(StrEnum):
@@ -48,7 +54,7 @@ class EventType(StrEnum):
     THROTTLE = "throttle"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Network:
     """Both ends of a socket. Ports are 0 when unknown or meaningless; addresses are textual IP addresses or paths."""
 
@@ -64,7 +70,7 @@ class Network:
     """Kernel address of the socket: a join key while the socket lives, nothing more."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FileAccess:
     """A file and what was done to it."""
 
@@ -78,7 +84,7 @@ class FileAccess:
     """The other path of a rename or link; the attribute's name of an xattr."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Payload:
     """What was recognised in the first bytes that a process sent. The bytes themselves are never kept."""
 
@@ -94,7 +100,7 @@ class Payload:
     """Name of the pattern that matched a credential in plain text; never its value."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Operation:
     """What a module, bpf, privilege, trace, mount, namespace or kill event did, and to what."""
 
@@ -111,7 +117,7 @@ class Operation:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Exit:
     """How a process ended."""
 
@@ -121,7 +127,7 @@ class Exit:
     """From exec to exit; 0 when the start is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HookArgument:
     """One argument of a hook as the agent sent it. Text and bytes may be tested by a rule, never exported."""
 
@@ -131,7 +137,7 @@ class HookArgument:
     value: int | str | bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Credentials:
     """Ids and capabilities of the acting process at exec; only with `--enable-process-cred`."""
 
@@ -148,7 +154,7 @@ class Credentials:
     """Hard links of the executed file; 0 for a memfd or deleted file, -1 when unknown."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Details:
     """The cold part of an event. What a kind does not have is None or empty."""
 
@@ -158,7 +164,6 @@ class Details:
     operation: Operation | None = None
     exit: Exit | None = None
     build_id: str = ""
-    arguments: tuple[HookArgument, ...] = ()
     returned: int | None = None
     """Return value of the hooked function; None when the policy did not ask for it."""
     action: str = ""
@@ -171,7 +176,7 @@ NO_DETAILS = Details()
 
 
 class Event:
-    """One event. Decode makes a subclass of it that reads `details`, `credentials` and `ancestors` on demand."""
+    """One event. Decode makes a subclass of it that reads everything below `__init__` when somebody asks."""
 
     __slots__ = (
         "function",
@@ -224,6 +229,26 @@ class Event:
     def credentials(self) -> Credentials | None:
         """Ids and capabilities at exec; None when the agent does not send them."""
         return None
+
+    @property
+    def gained(self) -> tuple[str, ...]:
+        """`raised` of the credentials: asked of each exec, and cheaper than the rest of them."""
+        return () if self.credentials is None else self.credentials.raised
+
+    @property
+    def arguments(self) -> tuple[HookArgument, ...]:
+        """The hook's arguments: for rules to test, not among the details, which outputs show."""
+        return ()
+
+    @property
+    def returned(self) -> int | None:
+        """As in `details`: what most rules ask first, and what costs least to answer."""
+        return self.details.returned
+
+    @property
+    def action(self) -> str:
+        """As in `details`; see `returned`."""
+        return self.details.action
 
     def ancestors(self) -> Iterator[Process]:
         """Parent first, up to what is still known."""

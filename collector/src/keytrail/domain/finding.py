@@ -1,12 +1,12 @@
 """What a rule says about an event: a snapshot that outlives the event.
 
 Made by `keytrail.detect`, written by `keytrail.export`. It holds names and redacted text only: neither the agent's
-message, which carries every environment variable with its value, nor what a process wrote or sent (`Details.arguments`).
+message, which carries every environment variable with its value, nor what a process wrote or sent.
 """
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from keytrail.domain.event import Credentials, Details, Event
 from keytrail.domain.process import Process
@@ -33,14 +33,13 @@ class Snapshot(Event):
             tid=event.tid,
             time_estimated=event.time_estimated,
         )
-        details = event.details
-        self._details = replace(details, arguments=()) if details.arguments else details
+        self._details = event.details
         self._credentials = event.credentials
         self._ancestors = tuple(ancestor for ancestor, _ in zip(event.ancestors(), range(_ANCESTORS), strict=False))
 
     @property
     def details(self) -> Details:
-        """What the kind adds, without the hook's arguments."""
+        """What the kind adds."""
         return self._details
 
     @property

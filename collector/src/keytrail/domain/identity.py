@@ -5,6 +5,10 @@ The rules of the identity model (which evidence names the primary identity) are 
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the shapes of resources know kinds of events, which know processes, which know this module
+    from keytrail.domain.resources import Allowed
 
 
 class Strength(IntEnum):
@@ -59,6 +63,8 @@ class Evidence:
     priority: int = 0
     mapped: bool = True
     """False for a variable that looks like a credential and that neither a mapping nor a provider knows."""
+    allowed: "tuple[Allowed, ...]" = ()
+    """Expected use, as the mapping says it and others narrow it: all must hold. Empty: not judged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
-from keytrail.domain.objects import OBJECT_FIELDS, Resource, list_doc, name_doc
+from keytrail.domain.objects import OBJECT_FIELDS, Metadata, Resource, list_doc, name_doc
 from keytrail.domain.rules import (
     MAX_PARAMETERS,
+    MAX_TEXT,
     PARAMETERS_DOC,
     Maturity,
     RuleException,
@@ -47,7 +48,12 @@ class PolicyTuning:
     name: Annotated[str, name_doc("Name of the policy in the library.", "egress")]
     parameters: Annotated[
         Mapping[str, object],
-        Doc("Values for the policy's parameters.", {"clusterCIDRs": "auto"}, max_items=MAX_PARAMETERS),
+        Doc(
+            "Values for the policy's parameters.",
+            {"clusterCIDRs": "auto"},
+            max_items=MAX_PARAMETERS,
+            max_length=MAX_TEXT,
+        ),
     ] = field(default_factory=dict, hash=False)
     namespaces: Annotated[
         NamespaceSelection | None, Doc("Namespaces that it looks at.", {"exclude": ["kube-system"]})
@@ -117,5 +123,6 @@ def _named_default(library: "PolicyLibrary") -> Iterator[Fault]:
 class PolicyLibrary(Resource):
     """What of the shipped library is on, and how it is tuned."""
 
+    metadata: Annotated[Metadata, Doc("Name and labels.", {"name": LIBRARY_NAME})]
     spec: Annotated[PolicyLibrarySpec, Doc("What the library does here.", {"mode": "required"})] = PolicyLibrarySpec()
     RULES: ClassVar[Rules] = Rules(ignored=OBJECT_FIELDS, checks=(_named_default,))

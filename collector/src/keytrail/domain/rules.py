@@ -16,6 +16,7 @@ from keytrail.domain.shape import Doc, Fault, Rules, described, quoted
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_PARAMETERS = 32
+MAX_TEXT = 1024
 _PARAMETER_ITEMS = 1024
 _LONGEST_WINDOW_S = 24 * 3600.0
 
@@ -82,6 +83,8 @@ def _scalar_fault(value: object) -> str:
         return "expected a whole number of 64 bits"
     if isinstance(value, float) and not math.isfinite(value):
         return "expected a finite number"
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        return f"expected at most {MAX_TEXT} characters, found {len(value)}"
     if isinstance(value, str | bool | int | float):
         return ""
     return f"expected text, a number, true, false or a list of these, found {described(value)}"
@@ -107,7 +110,7 @@ def parameters_fit(parameters: Mapping[str, object], path: tuple[str, ...]) -> I
             yield Fault((*path, name), message)
 
 
-PARAMETERS_DOC = Doc("Values by name.", {"shells": ["sh", "bash"]}, max_items=MAX_PARAMETERS)
+PARAMETERS_DOC = Doc("Values by name.", {"shells": ["sh", "bash"]}, max_items=MAX_PARAMETERS, max_length=MAX_TEXT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

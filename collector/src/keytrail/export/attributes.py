@@ -4,7 +4,7 @@ Domain objects come in, plain values go out; an absent value (None, an empty tex
 writes exactly these tables and docs/telemetry.md is made from them, so neither can name an attribute that the other
 does not. Names are those of OpenTelemetry's semantic conventions 1.44 where they have one, else under `keytrail.`.
 
-What a process wrote or sent (`Details.arguments`) has no attribute, on purpose: it may hold a credential.
+What a process wrote or sent (`Event.arguments`) has no attribute, on purpose: it may hold a credential.
 `python -m keytrail.export.attributes docs/telemetry.md` renews the tables of the documentation.
 """
 

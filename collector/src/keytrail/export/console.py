@@ -6,27 +6,28 @@ went away (`| head`) is no error, but every event that it did not get is counted
 
 import contextlib
 from collections.abc import Callable
-from typing import TextIO
+from typing import Generic, TextIO, TypeVar
 
 from keytrail.domain.drop import DropReason
-from keytrail.domain.event import Event
+from keytrail.domain.finding import Finding
 
 _LINES = 256
+Record = TypeVar("Record")
 
 
-class LineOutput:
-    """An `Output` that writes one line an event."""
+class LineOutput(Generic[Record]):
+    """An `Output` that writes one line an event or finding."""
 
     def __init__(
         self,
         stream: TextIO,
-        format_event: Callable[[Event], str],
+        format_record: Callable[[Record], str],
         *,
         on_exported: Callable[[int], None],
         on_dropped: Callable[[int, DropReason], None],
     ) -> None:
         self._stream = stream
-        self._format = format_event
+        self._format = format_record
         self._on_exported = on_exported
         self._on_dropped = on_dropped
         self._lines: list[str] = []
@@ -35,12 +36,12 @@ class LineOutput:
         self.failure = ""
         """Why writing failed, such as a full disk; empty for a reader that went away."""
 
-    def write(self, event: Event) -> None:
-        """Keep the event's line; write when enough are together."""
+    def write(self, record: Record, /) -> None:
+        """Keep the record's line; write when enough are together."""
         if self.closed:
             self._on_dropped(1, DropReason.OUTPUT_CLOSED)
             return
-        self._lines.append(self._format(event))
+        self._lines.append(self._format(record))
         if len(self._lines) >= _LINES:
             self.flush()
 
@@ -71,3 +72,34 @@ class LineOutput:
         # with a traceback and exit code 120. A stream closed with an error counts as closed.
         with contextlib.suppress(OSError):
             self._stream.close()
+
+
+class SortedOutput:
+    """An `Output` that hands findings on at the end, by time: events of a recording are not quite in order."""
+
+    def __init__(self, lines: LineOutput[Finding]) -> None:
+        self._lines = lines
+        self._kept: list[Finding] = []
+
+    @property
+    def closed(self) -> bool:
+        """Nobody reads any more."""
+        return self._lines.closed
+
+    @property
+    def failure(self) -> str:
+        """Why writing failed; empty when it did not."""
+        return self._lines.failure
+
+    def write(self, finding: Finding, /) -> None:
+        """Keep it."""
+        self._kept.append(finding)
+
+    def flush(self) -> None:
+        """Nothing is written before the end."""
+
+    def close(self, deadline: float) -> None:
+        """Write all, earliest first."""
+        for finding in sorted(self._kept, key=lambda finding: (finding.time_ns, finding.rule.name)):
+            self._lines.write(finding)
+        self._lines.close(deadline)

@@ -1,13 +1,15 @@
-"""Events to an OTLP receiver: records are gathered by resource and handed to the sender as whole ResourceLogs.
+"""Events and findings to an OTLP receiver: records are gathered by resource and sent as whole ResourceLogs.
 
-Events come in from the pipeline; encoded messages go to a sender, which never blocks. What becomes of them is counted
-there: a record is not exported before the receiver acknowledged it.
+Events or findings come in from the pipeline; encoded messages go to a sender, which never blocks. What becomes of them
+is counted there: a record is not exported before the receiver acknowledged it.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
-from keytrail.domain.event import Event
-from keytrail.export.otlp_encode import RecordEncoder, ResourceKey
+from keytrail.export.otlp_encode import ResourceKey
+
+Record = TypeVar("Record")
 
 _RECORDS = 512
 _BYTES = 1 << 20
@@ -26,22 +28,28 @@ class Sender(Protocol):
         ...
 
 
-class OtlpOutput:
-    """An `Output` that feeds a sender."""
+class OtlpOutput(Generic[Record]):
+    """An `Output` that feeds a sender. `encode` makes records, `resource_logs` one message of them."""
 
-    def __init__(self, encoder: RecordEncoder, sender: Sender) -> None:
-        self._encoder = encoder
+    def __init__(
+        self,
+        encode: Callable[[Record], tuple[ResourceKey, bytes]],
+        resource_logs: Callable[[ResourceKey, list[bytes]], bytes],
+        sender: Sender,
+    ) -> None:
+        self._encode = encode
+        self._resource_logs = resource_logs
         self._sender = sender
         self._gathered: dict[ResourceKey, list[bytes]] = {}
         self._records = 0
         self._bytes = 0
 
-    def write(self, event: Event) -> None:
-        """Encode the event; submit when enough are together."""
-        key, record = self._encoder.encode(event)
-        self._gathered.setdefault(key, []).append(record)
+    def write(self, record: Record, /) -> None:
+        """Encode the record; submit when enough are together."""
+        key, encoded = self._encode(record)
+        self._gathered.setdefault(key, []).append(encoded)
         self._records += 1
-        self._bytes += len(record)
+        self._bytes += len(encoded)
         if self._records >= _RECORDS or self._bytes >= _BYTES:
             self.flush()
 
@@ -50,7 +58,7 @@ class OtlpOutput:
         gathered, self._gathered = self._gathered, {}
         self._records = self._bytes = 0
         for key, records in gathered.items():
-            self._sender.submit(self._encoder.resource_logs(key, records), len(records))
+            self._sender.submit(self._resource_logs(key, records), len(records))
 
     def close(self, deadline: float) -> None:
         """Submit what is gathered and end the sender, within `deadline` seconds."""

@@ -19,11 +19,14 @@ _MEMO_CAPACITY = 8192
 _MEMO_LARGEST = 4096
 
 
-class Output(Protocol):
-    """Where events go. Only the pipeline's thread calls it."""
+Written = TypeVar("Written", contravariant=True)  # noqa: PLC0105 - an event or a finding, by what it is
 
-    def write(self, event: Event) -> None:
-        """Take one event; may keep it until `flush`."""
+
+class Output(Protocol[Written]):
+    """Where events or findings go. Only the pipeline's thread calls it."""
+
+    def write(self, record: Written, /) -> None:
+        """Take one event or finding; may keep it until `flush`."""
         ...
 
     def flush(self) -> None:

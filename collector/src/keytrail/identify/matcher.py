@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import re2
@@ -17,7 +18,7 @@ from keytrail.domain.agent import AgentFacts
 from keytrail.domain.filters import compile_pattern
 from keytrail.domain.identity import NO_IDENTITY, Attribution, Evidence, EvidenceKind, Strength, Unknown
 from keytrail.domain.process import Process
-from keytrail.domain.resources import ClusterIdentityMapping, IdentityMapping
+from keytrail.domain.resources import Allowed, ClusterIdentityMapping, IdentityMapping
 
 Mapping = ClusterIdentityMapping | IdentityMapping
 EnvironmentFallback = Callable[[Process], tuple[str, ...] | Unknown]
@@ -39,6 +40,8 @@ class _Rule:
     namespace: str
     builtin: bool
     matches: Callable[[str], bool]
+    word: str = ""
+    """What to look for on a command line; empty for a variable."""
 
 
 class IdentityMatcher:
@@ -169,6 +172,7 @@ class IdentityMatcher:
             spec.identity.kind,
             spec.identity.owner,
             spec.priority,
+            allowed=() if builtin else _expected_use(spec.allowed, namespace),
         )
         for item in spec.evidence.env:
             if item.name:
@@ -178,8 +182,9 @@ class IdentityMatcher:
                 self._env_patterns.append(_Rule(template, namespace, builtin, _whole(pattern)))
         argv = replace(template, kind=EvidenceKind.ARGV, identity_id=template.identity_id or f"argv-{name}")
         for needle in spec.evidence.argv:
-            self._words.add(needle.contains.lower())
-            self._argv.append(_Rule(argv, namespace, builtin, partial(_contains, needle.contains.lower())))
+            word = needle.contains.lower()
+            self._words.add(word)
+            self._argv.append(_Rule(argv, namespace, builtin, partial(_contains, word), word))
 
 
 def _any_of(words: set[str]) -> Any:
@@ -199,7 +204,7 @@ def _whole(pattern: Any) -> Callable[[str], bool]:
 def _choose(rules: list[_Rule]) -> list[Evidence]:
     """Mappings of the user replace the built-in ones, which lend them provider and kind; one evidence a mapping."""
     builtin = next((rule.template for rule in rules if rule.builtin), None)
-    users = list(dict.fromkeys(rule.template for rule in rules if not rule.builtin))
+    users = list(dict.fromkeys(_narrowed(rule, rules) for rule in rules if not rule.builtin))
     if not users:
         return [builtin] if builtin is not None else []
     if builtin is None:
@@ -212,6 +217,28 @@ def _choose(rules: list[_Rule]) -> list[Evidence]:
         )
         for found in users
     ]
+
+
+def _expected_use(allowed: Allowed, namespace: str) -> tuple[Allowed, ...]:
+    """What a mapping expects, its own namespace filled in; empty when it leaves `allowed` out."""
+    if allowed == Allowed():
+        return ()
+    own = tuple(replace(one, namespace=one.namespace or namespace) for one in allowed.workloads)
+    return (replace(allowed, workloads=own),)
+
+
+def _narrowed(rule: _Rule, rules: list[_Rule]) -> Evidence:
+    """Add the expectations of the other scope, cluster or namespace, about the same variable or word.
+
+    A tenant can narrow what a cluster mapping allows in its own namespace, and can never widen it: whichever of the two
+    identities is looked at, both mappings must hold.
+    """
+    others = (
+        one.template.allowed
+        for one in rules
+        if not one.builtin and bool(one.namespace) != bool(rule.namespace) and one.word == rule.word
+    )
+    return replace(rule.template, allowed=tuple(dict.fromkeys(chain(rule.template.allowed, *others))))
 
 
 def _ranked(evidence: list[Evidence]) -> Attribution:

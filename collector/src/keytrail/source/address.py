@@ -36,13 +36,21 @@ class Address:
     @property
     def target(self) -> str:
         """What gRPC connects to, looked up anew: every start of an agent makes a new socket, maybe where none was."""
-        if self.path is None:
-            return f"dns:///{_bracketed(self.host)}:{self.port}"
-        socket = self.path / _SOCKET_NAME if self.path.is_dir() else self.path
-        return f"unix://{quote(str(socket))}"
+        socket = self.socket
+        return f"dns:///{self.authority}" if socket is None else f"unix://{quote(str(socket))}"
+
+    @property
+    def socket(self) -> Path | None:
+        """The socket itself, looked up anew as for `target`; None for TCP."""
+        return self.path / _SOCKET_NAME if self.path is not None and self.path.is_dir() else self.path
+
+    @property
+    def authority(self) -> str:
+        """What HTTP calls the server: host and port, or for a socket what gRPC clients say there."""
+        return "localhost" if self.path is not None else f"{_bracketed(self.host)}:{self.port}"
 
     def __str__(self) -> str:
-        return f"unix://{self.path}" if self.path is not None else f"{_bracketed(self.host)}:{self.port}"
+        return f"unix://{self.path}" if self.path is not None else self.authority
 
 
 def _bracketed(host: str) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -18,12 +19,16 @@ from google.protobuf.message import DecodeError
 from keytrail.domain.errors import SettingsError
 from keytrail.domain.filters import EventFilter
 from keytrail.source.address import Address
-from keytrail.source.base import MAX_MESSAGE_BYTES, Batch
+from keytrail.source.base import Batch
 from keytrail.source.channel import TlsOptions, open_channel
-from keytrail.source.connection import DUMP_LIMIT, Connection, Greeting
+from keytrail.source.connection import DUMP_LIMIT, Connection, EventStream, Greeting, GrpcioStream
+from keytrail.source.http2_request import REQUEST_LIMIT
+from keytrail.source.http2_stream import Http2Stream
 from keytrail.source.request import events_request
-from keytrail.source.status import Reason, details_of, reason_of
+from keytrail.source.status import Reason, StreamError, details_of, reason_of
 
+ReaderName = Literal["auto", "http2", "grpcio"]
+_SURPRISES = frozenset({Reason.PROTOCOL, Reason.NOT_GRPC})
 _DOUBLINGS = 16
 _EVERYTHING = EventFilter()
 
@@ -77,17 +82,28 @@ class GrpcSource:
         *,
         filters: EventFilter = _EVERYTHING,
         tls: TlsOptions | None = None,
+        reader: ReaderName = "auto",
         on_transition: Callable[[Transition], None] = _nobody_listens,
         backoff: Backoff = Backoff(),
         dump_limit: int = DUMP_LIMIT,
         now_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        """`on_transition` is called on the thread that iterates `batches`. Raises SettingsError for bad TLS options."""
+        """`on_transition` is called on the thread that iterates `batches`. Raises SettingsError for bad TLS options.
+
+        `reader` is who reads the stream: our own `http2`, or `grpcio`, which alone speaks TLS. `auto` begins with our
+        own where it can, and goes over to grpcio for good when something comes that it does not understand.
+        """
         self.transitions: Counter[tuple[State, Reason]] = Counter()
         self._address = address
         self._tls = tls
         self._request = events_request(filters).SerializeToString()
+        if reader == "http2" and tls is not None:
+            raise SettingsError("agent reader: http2 speaks no TLS: choose auto or grpcio")
+        own = reader != "grpcio" and tls is None and len(self._request) <= REQUEST_LIMIT
+        self.reader: ReaderName = "http2" if own else "grpcio"
+        """Who reads the next connection."""
+        self._may_change = reader == "auto"
         self._on_transition = on_transition
         self._backoff = backoff
         self._dump_limit = dump_limit
@@ -101,7 +117,7 @@ class GrpcSource:
         self._open_channel().close()  # wrong TLS options show now, not at the first connection
 
     def batches(self) -> Iterator[Batch]:
-        """Yield a batch for every message: grpcio hands over one at a time, and waiting for more would delay it."""
+        """Yield what is there, without waiting for more."""
         while not self._closing.is_set():
             self._attempt += 1
             reason, detail = yield from self._one_connection()
@@ -127,7 +143,7 @@ class GrpcSource:
             channel = self._open_channel()
         except SettingsError as error:  # a certificate that was there at the start
             return Reason.TLS, str(error)
-        connection = self._connection = Connection(channel, self._request)
+        connection = self._connection = self._connection_on(channel)
         try:
             if self._closing.is_set():  # set before there was anything to cancel
                 return Reason.CANCELLED, ""
@@ -136,11 +152,9 @@ class GrpcSource:
                 self._connected(greeting)
             yield Batch((), self._now_ns(), greeting.agent, greeting.processes)
             del greeting  # the processes are megabytes, and the connection may last for months
-            for message in connection.messages():
-                if len(message) > MAX_MESSAGE_BYTES:
-                    yield Batch((), self._now_ns(), too_large=1)
-                else:
-                    yield Batch((message,), self._now_ns())
+            yield from connection.batches()
+        except StreamError as error:
+            return error.reason, self._after(error)
         except grpc.RpcError as error:
             return reason_of(error), details_of(error)
         except DecodeError as error:
@@ -148,6 +162,20 @@ class GrpcSource:
         finally:
             connection.close()
         return Reason.ENDED, ""
+
+    def _connection_on(self, channel: grpc.Channel) -> Connection:
+        if self.reader == "http2":
+            stream: EventStream = Http2Stream(self._address, self._request, now_ns=self._now_ns)
+            return Connection(channel, stream, shared=False)
+        stream = GrpcioStream(channel, self._request, now_ns=self._now_ns)
+        return Connection(channel, stream, shared=True)
+
+    def _after(self, error: StreamError) -> str:
+        """Leave the stream to grpcio when our own reader did not understand it; return what to report."""
+        if not self._may_change or error.reason not in _SURPRISES:
+            return error.detail
+        self.reader = "grpcio"
+        return f"{error.detail}; grpcio reads from now on"
 
     def _open_channel(self) -> grpc.Channel:
         return open_channel(self._address, self._tls, reply_limit=self._dump_limit)

@@ -1,7 +1,8 @@
 """What a failed gRPC call says about the agent, in words that tell a user what to do.
 
-In: grpcio's errors. Out: a `Reason` and text. grpcio reports every way not to reach a server as UNAVAILABLE and puts
-the system's own message into the details, the only place where the ways differ.
+In: grpcio's errors, or status and text as our own reader got them. Out: a `Reason` and text. grpcio reports every way
+not to reach a server as UNAVAILABLE and puts the system's own message into the details, the only place where the ways
+differ.
 """
 
 from enum import StrEnum
@@ -23,6 +24,8 @@ class Reason(StrEnum):
     UNREACHABLE = "unreachable"
     DENIED = "denied"
     NOT_GRPC = "not_grpc"
+    PROTOCOL = "protocol_error"
+    """What came breaks HTTP/2 or gRPC, or is a part of them that our own reader does not know."""
     TLS = "tls"
     REMOVED = "stream_removed"
     """The connection broke under the stream: a restart, clean or not."""
@@ -61,9 +64,22 @@ _CODES = {
 }
 
 
+class StreamError(Exception):
+    """An event stream could not be had or is over, as our own reader found; grpcio raises its own errors."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
 def reason_of(error: grpc.RpcError) -> Reason:
     """Classify a failed call."""
-    code, text = code_of(error), details_of(error)
+    return reason_for(code_of(error), details_of(error))
+
+
+def reason_for(code: grpc.StatusCode, text: str) -> Reason:
+    """Classify a status other than OK."""
     if code is grpc.StatusCode.UNAVAILABLE:
         for part, reason in _DETAILS:
             if part in text:

@@ -1,0 +1,125 @@
+"""The text of a condition in, its type-checked tree out, or where and why it is refused.
+
+The CEL engine parses and checks; here its messages become places in the condition with the name that was probably
+meant. What the engine accepts and the rule language does not have is refused by `analysis`, next. Knows no manifest.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cel_expr_python import cel  # type: ignore[import-untyped] # stubs without py.typed
+
+from keytrail.detect import checked_tree, environment
+from keytrail.detect.declarations import PACKAGE, Constants, cel_env
+from keytrail.domain.shape import suggestion
+
+_ERROR: Final = re.compile(r"ERROR: <input>:([0-9]+):([0-9]+): (.*)")
+_FIELD: Final = re.compile(r"undefined field '([^']*)' not found in struct '([^']*)'")
+_NAME: Final = re.compile(r"undeclared reference to '([^']*)'.*")
+_OVERLOAD: Final = re.compile(r"found no matching overload for '([^']*)' applied to '\((.*)\)'")
+_BOOL: Final = "bool"
+_MACROS: Final = ("all", "exists", "exists_one", "filter", "map", "has")
+_STANDARD: Final = ("size", "contains", "startsWith", "endsWith", "matches", "lowerAscii")
+_CALLABLE: Final = tuple(one.name for one in environment.FUNCTIONS) + _STANDARD + _MACROS
+_REFUSALS: Final = 8
+MAX_LEVELS: Final = 32
+"""Of the engine's parser."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a condition is none."""
+
+    line: int
+    """1-based, within the condition."""
+    column: int
+    """1-based, in characters."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}: {self.message}"
+
+
+class RefusedError(Exception):
+    """A condition that cannot be used; `refusals` says why, at least once."""
+
+    def __init__(self, refusals: Iterable[Refusal]) -> None:
+        self.refusals = tuple(refusals)
+        super().__init__("; ".join(map(str, self.refusals)))
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition that the CEL engine accepts."""
+
+    text: str
+    tree: Any
+    """`CheckedExpr` of `checked_tree`."""
+    expression: cel.Expression
+    """For the oracle."""
+    constants: Constants
+
+    def place(self, node: int) -> tuple[int, int]:
+        """Line and column of a node, 1-based."""
+        offset = self.tree.source.positions.get(node, 0)
+        before = self.text[:offset]
+        return before.count("\n") + 1, offset - before.rfind("\n")
+
+    def refuse(self, node: int, message: str) -> RefusedError:
+        """Make the error that refuses a node."""
+        return RefusedError([Refusal(*self.place(node), message)])
+
+
+def check_condition(text: str, constants: Constants, *, wants: str = _BOOL) -> Condition:
+    """Parse and check. Raises RefusedError. `wants` is the type that it must have; empty: any."""
+    try:
+        expression = cel_env(constants).compile(text)
+    except RuntimeError as error:
+        raise RefusedError(_refusals(str(error), constants)) from None
+    found = expression.return_type().name().lower()
+    if wants and found != wants:
+        raise RefusedError([Refusal(1, 1, f"expected a condition, true or false; this is of type {found}")])
+    return Condition(text, checked_tree.parse(expression.serialize()), expression, constants)
+
+
+def _refusals(report: str, constants: Constants) -> Iterable[Refusal]:
+    found = _ERROR.findall(report)
+    if "recursion limit" in report:
+        yield Refusal(1, 1, f"unbounded work: expected at most {MAX_LEVELS} levels")
+    elif not found:  # the engine's other limits have no place either
+        yield Refusal(1, 1, report.splitlines()[0].removeprefix("INVALID_ARGUMENT: "))
+    for line, column, message in found[:_REFUSALS]:
+        yield Refusal(int(line), int(column), _explained(message.removesuffix(" [INVALID_ARGUMENT]"), constants))
+
+
+def _explained(message: str, constants: Constants) -> str:
+    """Put the engine's words into ours, with the name that was probably meant."""
+    if match := _FIELD.fullmatch(message):
+        name, struct = match.groups()
+        short = struct.removeprefix(f"{PACKAGE}.")
+        known = next(one for one in environment.messages() if one.name == short)
+        return f"{short} has no field {name!r}, {suggestion(name, [field.name for field in known.fields])}"
+    if match := _NAME.fullmatch(message):
+        return f"unknown name {match[1]!r}, {_nearest(match[1], constants)}"
+    if match := _OVERLOAD.fullmatch(message):
+        types = match[2].replace(f"{PACKAGE}.", "")
+        return f"{_plain(match[1])} does not take ({types}): both sides must be of one type, functions as documented"
+    return message.removeprefix("Syntax error: ").partition(" expecting ")[0]
+
+
+def _nearest(name: str, constants: Constants) -> str:
+    if name.startswith("params."):
+        known = [f"params.{one}" for one in constants]
+        return suggestion(name, known) if known else "the rule has no parameters"
+    head, dot, rest = name.partition(".")
+    hint = suggestion(head, [one.name for one in environment.VARIABLES] + ["params"] + ([] if dot else list(_CALLABLE)))
+    if hint.startswith("did you mean"):
+        return f"did you mean {hint.removeprefix('did you mean ').rstrip('?')}{dot}{rest}?"
+    return hint
+
+
+def _plain(function: str) -> str:
+    """`_==_` as `==`."""
+    return function.strip("_@") or function

@@ -1,0 +1,222 @@
+"""The detect stage: one event in, its findings out; an empty tuple for nearly all.
+
+Start here. `Engine.load` checks the rules (`rule_check`), makes functions of them (`program`) and remembers what they
+need between events (`rule_state`). `detect` must be called from one thread, in stream order. Reloading makes a new
+engine that takes over the memory of the rules that did not change. What comes next is `keytrail.export`.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from keytrail.detect.functions import CelError
+from keytrail.detect.program import Program, Slot, build
+from keytrail.detect.rule_check import CheckedRule, RuleError, check_rule
+from keytrail.detect.rule_state import RuleState
+from keytrail.domain.event import Event, EventKind
+from keytrail.domain.finding import Finding
+from keytrail.domain.policy_library import PolicyLibrary, PolicyLibrarySpec, RuleTuning
+from keytrail.domain.rules import DetectionRule, Maturity
+from keytrail.domain.shape import Fault, suggestion
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BUDGET: Final = 60
+"""Findings of one rule a minute."""
+_NEVER: Final = 1 << 63
+_SET_BACK_NS: Final = 300_000_000_000
+"""Events come up to 62 ms out of order under load; one five minutes back means that a clock was set."""
+
+
+class Engine:
+    """Rules in force, and what they remember. `Engine.load` makes one."""
+
+    def __init__(
+        self, rules: Sequence[CheckedRule], *, budget: int = DEFAULT_BUDGET, previous: "Engine | None" = None
+    ) -> None:
+        self.rules: tuple[CheckedRule, ...] = tuple(rules)
+        self.failures: Counter[str] = Counter() if previous is None else previous.failures
+        """Conditions that ended in an error, by rule."""
+        self.suppressed: Counter[str] = Counter() if previous is None else previous.suppressed
+        """Repeats that only a summary tells of, by rule."""
+        self.over_budget: Counter[str] = Counter() if previous is None else previous.over_budget
+        """Findings above the budget, which only a summary tells of, by rule."""
+        self.refused: dict[str, list[Fault]] = {}
+        """Rules that were wrong when this engine was loaded; an earlier version of them may be in force."""
+        self._program: Program = build(self.rules, self._failed)
+        self._detect = self._program.detect
+        self._slots = self._program.slots
+        self._states = [self._state(number, budget, previous) for number in range(len(self.rules))]
+        self._now_ns: int = 0 if previous is None else previous._now_ns  # noqa: SLF001 - of the same class
+        self._due_ns = _NEVER
+        self._left: list[Finding] = [] if previous is None else previous._orphans({id(state) for state in self._states})  # noqa: SLF001 - as above
+        self._plan()
+
+    @classmethod
+    def load(
+        cls,
+        rules: Iterable[DetectionRule],
+        library: PolicyLibrary | None = None,
+        *,
+        sensors: Collection[str] | None = None,
+        maturities: Collection[Maturity] | None = None,
+        budget: int = DEFAULT_BUDGET,
+        previous: "Engine | None" = None,
+    ) -> "Engine":
+        """Put rules in force. A wrong one is in `refused`, with its last good version, if `previous` has it, in force.
+
+        `maturities` decides instead of the library which rules run; None: the library's, by default the stable ones.
+        """
+        spec = PolicyLibrarySpec() if library is None else library.spec
+        tuning = {one.name: one for one in spec.rules.tune}
+        given = {rule.name: rule for rule in rules}
+        wanted = frozenset(spec.rules.maturity if maturities is None else maturities)
+        earlier = {} if previous is None else {rule.name: rule for rule in previous.rules}
+        checked, refused = [], _unknown_tuning(tuning, given)
+        for name, rule in given.items():
+            tuned = tuning.get(name)
+            if not _enabled(rule, tuned, wanted):
+                continue
+            try:
+                checked.append(check_rule(rule, sensors=sensors, tuning=tuned))
+            except RuleError as error:
+                refused[name] = error.faults
+                if name in earlier:
+                    checked.append(earlier[name])
+        made = cls(checked, budget=budget, previous=previous)
+        made.refused = refused
+        return made
+
+    @property
+    def kinds(self) -> frozenset[EventKind]:
+        """Kinds of event that some rule looks at; others need not leave the agent."""
+        return frozenset(self._detect)
+
+    @property
+    def required_sensors(self) -> frozenset[str]:
+        """Policies and agent features that the rules in force need."""
+        return frozenset(sensor for rule in self.rules for sensor in rule.rule.spec.requires)
+
+    @property
+    def evicted(self) -> Counter[str]:
+        """What was forgotten because a memory was full, by rule."""
+        found = {state.rule.name: state.evicted for state in self._states}
+        return Counter({name: count for name, count in found.items() if count})
+
+    def detect(self, event: Event) -> Sequence[Finding]:
+        """Findings of one event, and summaries whose time has come."""
+        now_ns = event.time_ns
+        self._now_ns = max(self._now_ns, now_ns)
+        ended = (
+            self._ended(now_ns) if self._due_ns <= now_ns or now_ns < self._now_ns - _SET_BACK_NS or self._left else ()
+        )
+        function = self._detect.get(event.kind)
+        if function is None:
+            return ended
+        hits = function(event)
+        if not hits:
+            return ended
+        return (*ended, *self._hit(hits, event))
+
+    def flush(self, now_ns: int | None = None) -> Sequence[Finding]:
+        """Summaries of all repeats so far, as at the end of the stream. Default: the time of the newest event."""
+        now_ns = self._now_ns if now_ns is None else now_ns
+        found = [*self._take_left(), *(summary for state in self._states for summary in state.close(now_ns))]
+        self._plan()
+        return found
+
+    # -- hits
+
+    def _hit(self, hits: tuple[int, ...], event: Event) -> list[Finding]:
+        found: list[Finding] = []
+        # The last step of a sequence first: one event cannot be two steps of it.
+        for slot in (
+            sorted((self._slots[hit] for hit in hits), key=_last_step_first)
+            if len(hits) > 1
+            else [self._slots[hits[0]]]
+        ):
+            state = self._states[slot.rule]
+            try:
+                found += state.hit(slot.step, event, self._now_ns)
+            except Exception as error:  # noqa: BLE001 - a rule's own boundary: a fault in one never affects others
+                self._report(slot.rule, error)
+                continue
+            if state.newly_suppressed:
+                self.suppressed[state.rule.name] += 1
+            elif state.newly_over_budget:
+                self.over_budget[state.rule.name] += 1
+            due = state.due_ns
+            if due is not None and due < self._due_ns:
+                self._due_ns = due
+        return found
+
+    def _failed(self, slot: int, error: Exception) -> None:
+        self._report(self._program.slots[slot].rule, error)
+
+    def _report(self, number: int, error: Exception) -> None:
+        name = self.rules[number].name
+        self.failures[name] += 1
+        if self.failures[name] == 1:
+            # The text of any other error could hold a value of the event.
+            why = str(error) if isinstance(error, CelError) else type(error).__name__
+            log.warning("rule %s has no answer for an event (%s); from now on this is only counted", name, why)
+
+    # -- time
+
+    def _ended(self, now_ns: int) -> Sequence[Finding]:
+        if now_ns < self._now_ns - _SET_BACK_NS:
+            found = [
+                *self._take_left(),
+                *(summary for state in self._states for summary in state.restart(self._now_ns)),
+            ]
+            self._now_ns = now_ns
+        else:
+            found = [*self._take_left(), *(summary for state in self._states for summary in state.ended(now_ns))]
+        self._plan()
+        return found
+
+    def _plan(self) -> None:
+        self._due_ns = min((due for state in self._states if (due := state.due_ns) is not None), default=_NEVER)
+
+    # -- reloading
+
+    def _state(self, number: int, budget: int, previous: "Engine | None") -> RuleState:
+        rule, code = self.rules[number], self._program.rules[number]
+        known: Mapping[str, RuleState] = {} if previous is None else {one.rule.name: one for one in previous._states}  # noqa: SLF001 - of the same class
+        state = known.get(rule.name)
+        if (
+            state is not None
+            and state.rule.version == rule.version
+            and state.rule.rule.spec.suppress == rule.rule.spec.suppress
+        ):
+            state.take_over(rule, code)
+            return state
+        return RuleState(rule, code, budget)
+
+    def _orphans(self, kept: set[int]) -> list[Finding]:
+        """Summaries of rules that are no longer in force."""
+        gone = [state for state in self._states if id(state) not in kept]
+        return [*self._left, *(summary for state in gone for summary in state.close(self._now_ns))]
+
+    def _take_left(self) -> list[Finding]:
+        left, self._left = self._left, []
+        return left
+
+
+def _last_step_first(slot: Slot) -> tuple[int, int]:
+    return slot.rule, -slot.step
+
+
+def _enabled(rule: DetectionRule, tuning: RuleTuning | None, wanted: Collection[Maturity]) -> bool:
+    if tuning is not None and tuning.enabled is not None:
+        return tuning.enabled
+    return rule.spec.maturity in wanted
+
+
+def _unknown_tuning(tuning: Mapping[str, RuleTuning], given: Mapping[str, DetectionRule]) -> dict[str, list[Fault]]:
+    return {
+        name: [Fault(("spec", "rules", "tune"), f"there is no rule {name!r}, {suggestion(name, list(given))}")]
+        for name in tuning
+        if name not in given
+    }

@@ -1,0 +1,231 @@
+"""What rules remember between events: repeats, counts, steps of sequences. Bounded; what is forgotten is counted.
+
+In: that a condition held, for which key, at which time. Out: whether that makes a finding, and later how many repeats
+it stood for. Time is what the engine says, a clock made of the events' own times; nothing here looks at a real one.
+Keys are digests: whoever starts a process chooses the texts in them, and their length. Knows no condition.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any, Final
+
+from keytrail.domain.event import Event
+from keytrail.domain.finding import Finding, Snapshot
+
+MINUTE_NS: Final = 60_000_000_000
+_KEYS: Final = 4_096
+_ITEMS: Final = 65_536
+_PARTIALS: Final = 8_192
+
+
+def digest(key: tuple[Any, ...]) -> bytes:
+    """A key in 16 bytes; injective but for collisions of the hash, since it is made of a tuple's repr."""
+    return blake2b(repr(key).encode("utf-8", "backslashreplace"), digest_size=16).digest()
+
+
+@dataclass(slots=True)
+class _Repeats:
+    finding: Finding
+    until_ns: int
+    count: int = 0
+
+    def summary(self) -> Finding | None:
+        return replace(self.finding, suppressed=self.count, until_ns=self.until_ns) if self.count else None
+
+
+class Suppressor:
+    """Findings of one rule by key: the first of a window passes, the others are counted for a summary."""
+
+    def __init__(self, window_ns: int) -> None:
+        self._window_ns = window_ns
+        self._repeats: OrderedDict[bytes, _Repeats] = OrderedDict()  # in the order in which their windows end
+        self.evicted = 0
+
+    def is_repeat(self, key: bytes) -> bool:
+        """Whether a window of this key is open; counts the repeat."""
+        repeats = self._repeats.get(key)
+        if repeats is None:
+            return False
+        repeats.count += 1
+        return True
+
+    def begin(self, key: bytes, finding: Finding, now_ns: int) -> Iterator[Finding]:
+        """Open a window; a full memory ends the oldest early, with its summary."""
+        if len(self._repeats) >= _KEYS:
+            self.evicted += 1
+            _, oldest = self._repeats.popitem(last=False)
+            oldest.until_ns = now_ns
+            yield from filter(None, [oldest.summary()])
+        self._repeats[key] = _Repeats(finding, now_ns + self._window_ns)
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the next window ends."""
+        return next(iter(self._repeats.values())).until_ns if self._repeats else None
+
+    def ended(self, now_ns: int) -> Iterator[Finding]:
+        """End the windows that are over; give the summaries of those that had repeats."""
+        while self._repeats and (oldest := next(iter(self._repeats.values()))).until_ns <= now_ns:
+            self._repeats.popitem(last=False)
+            yield from filter(None, [oldest.summary()])
+
+    def close(self, now_ns: int) -> Iterator[Finding]:
+        """End all windows now."""
+        for repeats in self._repeats.values():
+            repeats.until_ns = min(repeats.until_ns, now_ns)
+            yield from filter(None, [repeats.summary()])
+        self._repeats.clear()
+
+
+class Budget:
+    """At most so many findings of one rule a minute; what is over becomes one summary at the minute's end."""
+
+    def __init__(self, a_minute: int) -> None:
+        self._a_minute = a_minute
+        self._used = 0
+        self._over: _Repeats | None = None
+        self._until_ns = 0
+
+    def admits(self, made: Callable[[], Finding], now_ns: int) -> Finding | None:
+        """Make the finding if it is within the budget, else count it: a flood must not cost what its findings would."""
+        if now_ns >= self._until_ns:
+            self._used, self._until_ns = 0, now_ns + MINUTE_NS
+        self._used += 1
+        if self._used <= self._a_minute:
+            return made()
+        if self._over is None:
+            self._over = _Repeats(made(), self._until_ns)
+        self._over.count += 1
+        return None
+
+    @property
+    def due_ns(self) -> int | None:
+        """When the summary is to be made."""
+        return self._over.until_ns if self._over is not None else None
+
+    def ended(self, now_ns: int) -> Iterator[Finding]:
+        """Give the summary once the minute is over."""
+        if self._over is not None and self._over.until_ns <= now_ns:
+            over, self._over = self._over, None
+            yield from filter(None, [over.summary()])
+
+    def close(self, now_ns: int) -> Iterator[Finding]:
+        """Give the summary now."""
+        self._until_ns = 0
+        if self._over is not None:
+            self._over.until_ns = min(self._over.until_ns, now_ns)
+            yield from self.ended(now_ns)
+
+
+class Counter:
+    """Events, or distinct values, of one rule by key within a window."""
+
+    def __init__(self, count: int, window_ns: int) -> None:
+        self._count = count
+        self._window_ns = window_ns
+        self._seen: OrderedDict[bytes, OrderedDict[bytes, int]] = OrderedDict()
+        self._events: OrderedDict[bytes, deque[int]] = OrderedDict()
+        self._items = 0
+        self.evicted = 0
+
+    def reaches(self, key: bytes, now_ns: int) -> bool:
+        """Count an event; whether it makes the threshold, after which counting starts from nothing."""
+        times = self._events.setdefault(key, deque())
+        self._events.move_to_end(key)
+        times.append(now_ns)
+        self._items += 1
+        while times[0] <= now_ns - self._window_ns:
+            times.popleft()
+            self._items -= 1
+        reached = len(times) >= self._count
+        if reached:
+            self._items -= len(self._events.pop(key))
+        self._bound(self._events)
+        return reached
+
+    def reaches_distinct(self, key: bytes, value: bytes, now_ns: int) -> bool:
+        """Count a value that was not seen within the window."""
+        values = self._seen.setdefault(key, OrderedDict())
+        self._seen.move_to_end(key)
+        self._items += value not in values
+        values[value] = now_ns
+        values.move_to_end(value)
+        while next(iter(values.values())) <= now_ns - self._window_ns:
+            values.popitem(last=False)
+            self._items -= 1
+        reached = len(values) >= self._count
+        if reached:
+            self._items -= len(self._seen.pop(key))
+        self._bound(self._seen)
+        return reached
+
+    def _bound(self, kept: OrderedDict[bytes, Any]) -> None:
+        while len(kept) > _KEYS or self._items > _ITEMS:
+            _, oldest = kept.popitem(last=False)
+            self._items -= len(oldest)
+            self.evicted += 1
+
+    def forget(self) -> None:
+        """Start from nothing: the clock was set back."""
+        self._seen.clear()
+        self._events.clear()
+        self._items = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Partial:
+    """A sequence that has begun."""
+
+    began_ns: int
+    steps: tuple[Snapshot, ...]
+    places: list[tuple[int, str]] = field(default_factory=list)
+
+
+class Sequencer:
+    """Sequences of one rule that have begun, by what their steps have in common."""
+
+    def __init__(self, within_ns: int, steps: int) -> None:
+        self._within_ns = within_ns
+        self._last = steps - 1
+        self._waiting: OrderedDict[tuple[int, str], _Partial] = OrderedDict()
+        self.evicted = 0
+
+    def advance(self, step: int, scopes: Iterable[str], event: Event, now_ns: int) -> tuple[Snapshot, ...] | None:
+        """Take an event that is a step; the steps before when it was the last, None while it is not."""
+        scopes = tuple(dict.fromkeys(scopes))
+        before: tuple[Snapshot, ...] = ()
+        began_ns = now_ns
+        if step:
+            partial = self._take(step, scopes, now_ns)
+            if partial is None:
+                return None
+            before, began_ns = partial.steps, partial.began_ns
+        if step == self._last:
+            return before
+        following = _Partial(began_ns, (*before, Snapshot(event)), [(step + 1, scope) for scope in scopes])
+        for place in following.places:
+            self._waiting[place] = following
+            self._waiting.move_to_end(place)
+        while len(self._waiting) > _PARTIALS:
+            self._waiting.popitem(last=False)
+            self.evicted += 1
+        return None
+
+    def _take(self, step: int, scopes: tuple[str, ...], now_ns: int) -> _Partial | None:
+        """Take out the sequence that waits for this step; one that is too old is forgotten."""
+        for scope in scopes:
+            partial = self._waiting.get((step, scope))
+            if partial is None:
+                continue
+            for place in partial.places:
+                if self._waiting.get(place) is partial:
+                    del self._waiting[place]
+            if now_ns - partial.began_ns <= self._within_ns:
+                return partial
+        return None
+
+    def forget(self) -> None:
+        """Start from nothing: the clock was set back."""
+        self._waiting.clear()
