@@ -1,5 +1,6 @@
 """`keytrail demo` and what every command says of itself."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,11 @@ def test_demo_shows_identities_and_loses_nothing(tmp_path: Path) -> None:
         assert wanted in ran.stdout
     assert database.exists()
     assert "test-not-a-real-key" not in ran.stdout
+    query = next(line.split("--query ", 1)[1] for line in ran.stdout.splitlines() if "--query " in line)
+    answer = keytrail("otlp-sink", "--database", database, "--query", *shlex.split(query))
+    assert "curl" in answer.out
+    wrong = keytrail("otlp-sink", "--database", tmp_path / "none.sqlite", "--query", "SELECT 1")
+    assert (wrong.code, "none.sqlite" in wrong.err) == (2, True)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

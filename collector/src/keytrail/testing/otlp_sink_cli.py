@@ -8,15 +8,17 @@ import signal
 import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
+from keytrail.commands.terminal import printable
 from keytrail.domain.errors import UsageError
 from keytrail.testing.otlp_sink import OtlpSink
 
 EXAMPLE = """example:
   keytrail otlp-sink --database records.db &
   OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 keytrail collect
-  sqlite3 records.db "SELECT event_name, body FROM records ORDER BY id DESC LIMIT 10"
+  keytrail otlp-sink --database records.db --query "SELECT event_name, body FROM records ORDER BY id DESC LIMIT 10"
 """
 
 
@@ -33,10 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--database", metavar="FILE", type=Path, help="SQLite file to add records to (default: keep them in memory)"
     )
+    parser.add_argument(
+        "--query", metavar="SQL", help="receive nothing: print what the database answers, columns between tabs, and end"
+    )
 
 
 def run_otlp_sink(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; raises UsageError for an address or a file that cannot be used."""
+    if args.query is not None:
+        return _answer(args)
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -49,6 +56,19 @@ def run_otlp_sink(args: argparse.Namespace) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return 0
+
+
+def _answer(args: argparse.Namespace) -> int:
+    if args.database is None:
+        raise UsageError("--query: expected --database beside it")
+    try:
+        with closing(sqlite3.connect(f"{args.database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            for row in connection.execute(args.query):
+                # Records hold what processes chose to be called: nothing of it may act on a terminal.
+                sys.stdout.write("\t".join("" if value is None else printable(str(value)) for value in row) + "\n")
+    except sqlite3.Error as error:
+        raise UsageError(f"--query on {args.database}: {error}") from error
     return 0
 
 
