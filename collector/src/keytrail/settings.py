@@ -104,9 +104,7 @@ class Settings:
     reader: Annotated[
         Reader,
         Doc(
-            "Who reads the agent's stream: http2 is our own reader and several times quicker, grpcio also speaks TLS. "
-            "auto: http2 until it meets something unexpected.",
-            "grpcio",
+            "Who reads the stream: http2 (our own, quicker), grpcio (also TLS), or auto: http2 while it can.", "grpcio"
         ),
     ] = Reader.AUTO
     config: Annotated[
@@ -124,12 +122,7 @@ class Settings:
     ] = (Output.OTLP,)
     otlp_records: Annotated[
         tuple[OtlpRecords, ...],
-        Doc(
-            "What otlp sends. events is every event that was read: many times the volume.",
-            ["findings", "events"],
-            min_items=1,
-            max_items=2,
-        ),
+        Doc("What otlp sends. events: every event, many times the volume.", ["findings"], min_items=1, max_items=2),
     ] = (OtlpRecords.FINDINGS,)
     rules: Annotated[
         str,
