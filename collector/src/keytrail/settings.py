@@ -122,7 +122,7 @@ class Settings:
     ] = (Output.OTLP,)
     otlp_records: Annotated[
         tuple[OtlpRecords, ...],
-        Doc("What otlp sends. events: every event, many times the volume.", ["findings"], min_items=1, max_items=2),
+        Doc("What otlp sends. events: every event, many times the volume.", ["events"], min_items=1, max_items=2),
     ] = (OtlpRecords.FINDINGS,)
     rules: Annotated[
         str,

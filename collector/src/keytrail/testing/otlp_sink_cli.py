@@ -48,9 +48,9 @@ def run_otlp_sink(args: argparse.Namespace) -> int:
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with _open_sink(args) as sink:
+            already = sink.count()  # before anybody knows where to send
             sys.stdout.write(f"OTLP/gRPC {sink.grpc_endpoint}\nOTLP/HTTP {sink.http_endpoint}/v1/logs\n")
             sys.stdout.flush()
-            already = sink.count()
             stop.wait()
             sys.stdout.write(f"records received: {sink.count() - already}\n")
     finally:
