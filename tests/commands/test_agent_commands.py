@@ -99,6 +99,7 @@ def test_doctor_finds_an_exporter_that_writes_environments_critical(address: str
     assert ran.code == 1
     assert checks["agent"]["verdict"] == "ok"
     assert checks["version"]["found"] == "v1.7.0"
+    assert "root" in checks["rights"]["found"]
     assert checks["environment"]["verdict"] == "ok"
     assert checks["exporter"]["verdict"] == "critical"
     where = dict(checks["exporter"]["mend"])

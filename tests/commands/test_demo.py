@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from keytrail.commands import replay
 from support.commands import keytrail
 
 COMMANDS = [
@@ -53,6 +54,20 @@ def test_config_show_tells_origins_and_masks_headers(monkeypatch: pytest.MonkeyP
     assert "KEYTRAIL_QUEUE_CAPACITY" in ran.out
     assert "api-key" in ran.out
     assert "very-secret-value" not in ran.out
+
+
+def test_unexpected_error_shows_its_place_and_not_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug ends with exit code 1 and its place in the code; what the error quotes could be a secret."""
+
+    def fail(_args: object) -> int:
+        raise ValueError("sk-live-quoted-by-an-error")
+
+    monkeypatch.setattr(replay, "run", fail)
+    ran = keytrail("replay", "seed-demo")
+    assert ran.code == 1
+    assert "ValueError" in ran.err
+    assert "in fail" in ran.err
+    assert "quoted-by-an-error" not in ran.err.replace('raise ValueError("sk-live-quoted-by-an-error")', "")
 
 
 def test_wrong_manifest_stops_everything_before_it_starts(tmp_path: Path) -> None:

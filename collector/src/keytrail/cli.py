@@ -6,6 +6,7 @@ Only `main` turns errors into exit codes: 0 done, 1 failed, 2 what was asked for
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from keytrail import __version__
@@ -52,3 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except Exception as error:  # noqa: BLE001 - the boundary of the process
+        # The text of an unexpected error may quote what it failed on, a secret among it: only its place is shown.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        print(f"keytrail: internal error, {type(error).__name__} at\n{frames}", file=sys.stderr)  # noqa: T201 - as above
+        return 1

@@ -64,7 +64,7 @@ class Observed:
 
 def diagnose(seen: Observed) -> list[Check]:
     """Every check, in the order in which things depend on each other."""
-    checks = [_agent(seen)]
+    checks = [_agent(seen), _rights(seen)]
     if not seen.error:
         checks += [_version(seen), *_flags(seen), _policies(seen)]
     checks.append(_backend(seen))
@@ -110,6 +110,15 @@ def _agent(seen: Observed) -> Check:
     if seen.uid != 0 and "permission" in seen.error.lower():
         mend = (("here", "sudo keytrail doctor   # the agent's socket belongs to root, mode 0660"),)
     return Check("agent", Verdict.CRITICAL, f"no answer at {seen.address}: {seen.error}", mend)
+
+
+def _rights(seen: Observed) -> Check:
+    if seen.uid == 0:
+        return Check(
+            "rights", Verdict.OK, "runs as root: may open the agent's socket, and read /proc with --proc-fallback"
+        )
+    found = f"runs as user {seen.uid}: the agent's socket wants root or group 0, --proc-fallback wants root"
+    return Check("rights", Verdict.NOTE, found)
 
 
 def _version(seen: Observed) -> Check:
