@@ -81,6 +81,7 @@ def test_both_readers_hand_over_the_same(agent: FakeTetragon, name: str, reading
     with reading_by(agent.address, reader="http2") as own, reading_by(agent.address, reader="grpcio") as theirs:
         own.until_connected()
         theirs.until_connected()
+        assert agent.wait_for_listeners(2, timeout=20)
         agent.publish(sent, lossless=True)
         own.until(lambda: len(own.messages) >= len(sent))
         theirs.until(lambda: len(theirs.messages) >= len(sent))
@@ -94,6 +95,7 @@ def test_a_stall_is_only_silence(agent: FakeTetragon, reading: Reading) -> None:
     """An agent that sends nothing for a while is still connected."""
     with reading(agent.address) as reader:
         reader.until_connected()
+        assert agent.wait_for_listeners(timeout=20)
         agent.stall()
         agent.publish([b"\x0a\x00"])
         time.sleep(0.3)
@@ -133,6 +135,7 @@ def test_grpcio_delivers_after_a_surprise(reading_by: Reading) -> None:
             reader.until(lambda: reader.seen)
         with FakeTetragon(address) as agent:
             reader.until_connected()
+            assert agent.wait_for_listeners(timeout=20)
             agent.publish(messages("seed-demo"), lossless=True)
             reader.until(lambda: len(reader.messages) >= len(messages("seed-demo")))
             reader.source.close()
