@@ -19,7 +19,7 @@ from keytrail.decode.redact import Redactor
 from keytrail.decode.table import ProcessTable
 from keytrail.detect import Engine
 from keytrail.detect.library import load_rules
-from keytrail.domain.errors import KeytrailError, ManifestError, Problem
+from keytrail.domain.errors import ManifestError, Problem
 from keytrail.domain.event import Event
 from keytrail.domain.filters import EventMatcher
 from keytrail.domain.finding import Finding
@@ -51,11 +51,16 @@ def given_manifests(settings: Settings) -> Manifests:
     return Manifests() if settings.config is None else load_folder(settings.config)
 
 
+def rules_folder(settings: Settings) -> Path:
+    """Where the rules come from that run beside the user's own: the shipped library, or the folder that replaces it."""
+    return builtin_folder() / "rules" if settings.rules in _RULE_CHOICES else Path(settings.rules)
+
+
 def build_rules(settings: Settings, manifests: Manifests) -> Engine:
     """The shipped rules and the user's own, tuned by the user's PolicyLibrary. Raises ManifestError for a wrong one."""
     known = sensors()
     replaced = settings.rules not in _RULE_CHOICES
-    shipped, problems = load_rules(Path(settings.rules) if replaced else builtin_folder() / "rules", sensors=known)
+    shipped, problems = load_rules(rules_folder(settings), sensors=known)
     own: tuple[DetectionRule, ...] = ()
     if settings.config is not None and any(isinstance(one, DetectionRule) for one in manifests.resources):
         own, more = load_rules(settings.config, sensors=known)
@@ -170,8 +175,6 @@ class Collector:
         try:
             for batch in self._source.batches():
                 inbox.put(batch)
-        except KeytrailError as error:
-            self._failure = error
         except Exception as error:  # noqa: BLE001 - the boundary of the reading thread: `run_live` raises it
             self._failure = error
         finally:

@@ -33,7 +33,7 @@ class Outputs:
 
 
 class Pipeline:
-    """One collector's data path. `process` must be called from one thread, and mappings replaced between batches."""
+    """One collector's data path. `process` and `finish` must be called from one thread."""
 
     def __init__(
         self,
@@ -126,16 +126,6 @@ class Pipeline:
         if process.attribution is None:
             process.attribution = self._identities.attribute(process)
         return event
-
-    def replace_identities(self, identities: IdentityMatcher) -> None:
-        """Put new mappings in force: everything concluded with the old ones is concluded anew when next seen."""
-        self._identities = identities
-        for process in self._decoder.table:
-            process.attribution = None
-
-    def replace_rules(self, rules: Engine) -> None:
-        """Put new rules in force, loaded with the old engine as `previous`, so that nothing held back is lost."""
-        self._rules = rules
 
 
 def _nothing(_event: Event) -> Sequence[Finding]:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from keytrail.settings import Settings
 
 _WIDTH = 100
-_SHIPPED = ("stable", "all", "none")
-"""Values of `--rules` that choose from the shipped library; every other is a folder in its place."""
 _IN_TEXT = re.compile(r"(?:line ([0-9]+), )?column ([0-9]+): ")
 
 
@@ -243,11 +241,11 @@ def _explain_finding(rule: "DetectionRule") -> None:
 
 def _given_rules(settings: "Settings", manifests: "Manifests") -> dict[str, "DetectionRule"]:
     """Rules by name, whether they run or not; the user's own replace those of the same name."""
+    from keytrail.app import rules_folder
     from keytrail.domain.rules import DetectionRule
-    from keytrail.manifests import builtin_folder, load_folder
+    from keytrail.manifests import load_folder
 
-    folder = builtin_folder() / "rules" if settings.rules in _SHIPPED else Path(settings.rules)
-    found = (*load_folder(folder).resources, *manifests.resources)
+    found = (*load_folder(rules_folder(settings)).resources, *manifests.resources)
     return {one.name: one for one in found if isinstance(one, DetectionRule)}
 
 

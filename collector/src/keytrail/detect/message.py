@@ -6,7 +6,6 @@ template are checked like a condition, by `rule_check`.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,8 +66,3 @@ def _quoted(text: str) -> str:
         return text
     inert = text[:_WIDTH].translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
     return f'"{inert}"...' if len(text) > _WIDTH else f'"{inert}"'
-
-
-def plain_fields(found: Sequence[Part]) -> list[Part]:
-    """The parts that are fields."""
-    return [part for part in found if part.is_field]

@@ -10,9 +10,6 @@ import sys
 import time
 from typing import TextIO
 
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("text", "json")
-
 
 class TextFormatter(logging.Formatter):
     """`2026-11-22T10:00:00Z INFO source: message`, with everything unprintable escaped."""
