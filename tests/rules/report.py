@@ -23,6 +23,7 @@ from keytrail.decode.redact import Redactor
 from keytrail.detect import Engine, load_rules
 from keytrail.domain.drop import Drop
 from keytrail.domain.finding import Finding
+from keytrail.domain.resources import ClusterIdentityMapping
 from keytrail.domain.rules import DetectionRule, Maturity, Severity
 from keytrail.identify.matcher import IdentityMatcher
 from keytrail.manifests import load_builtin_identities
@@ -44,22 +45,33 @@ def shipped_rules() -> tuple[DetectionRule, ...]:
 
 
 @cache
-def attributed(recording: str) -> tuple[tuple[int, DecodedEvent], ...]:
+def providers() -> tuple[ClusterIdentityMapping, ...]:
+    """The shipped providers: read once, as fifty files are."""
+    return tuple(load_builtin_identities())
+
+
+def attribute_each(
+    recording: str, mappings: Iterable[ClusterIdentityMapping] = ()
+) -> Iterator[tuple[int, DecodedEvent]]:
     """Events of a recording with their identities, each with its place in the stream."""
     decoder = Decoder(Redactor().redact)
-    matcher = IdentityMatcher((), load_builtin_identities(), looks_like_credential=looks_like_credential_name)
+    matcher = IdentityMatcher(mappings, providers(), looks_like_credential=looks_like_credential_name)
     if facts := recording_facts(folder(recording)):
         decoder.connect(facts)
         matcher.learn(facts)
-    found = []
     for place, raw in enumerate(messages(recording)):
         event = decoder.decode(raw)
         if isinstance(event, Drop):
             continue
         if event.process.attribution is None:
             event.process.attribution = matcher.attribute(event.process)
-        found.append((place, event))
-    return tuple(found)
+        yield place, event
+
+
+@cache
+def attributed(recording: str) -> tuple[tuple[int, DecodedEvent], ...]:
+    """`attribute_each` without anybody's mappings, shared by tests that only look."""
+    return tuple(attribute_each(recording))
 
 
 def windows_of(recording: str) -> Iterator[tuple[str, int, int]]:

@@ -7,11 +7,10 @@ import pytest
 
 from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.detect import Engine, run_rule_tests
-from keytrail.domain.resources import ClusterIdentityMapping
 from keytrail.domain.rules import DetectionRule, Maturity
-from keytrail.domain.shape import read
 from keytrail.identify.matcher import IdentityMatcher
 from keytrail.manifests import load_builtin_identities
+from rules.expected_use import EXPECTED, ONLY_PYTHON, mappings
 from rules.report import UNLIMITED, shipped_rules, windows_of
 from support.recordings import decoded
 
@@ -20,39 +19,6 @@ WORKLOAD = "identity-unexpected-workload"
 DESTINATION = "identity-unexpected-destination"
 UNVERIFIED = "identity-destination-unverified"
 CLIENTS = ["/usr/bin/curl", "/usr/bin/python3*"]
-MAPPINGS = {
-    "openai-prod": ("OPENAI_API_KEY", {"destinations": [{"host": "api.openai.com", "ports": [443]}]}),
-    "anthropic-prod": (
-        "ANTHROPIC_API_KEY",
-        {
-            "workloads": [{"namespace": "ml", "kind": "Deployment", "name": "trainer"}],
-            "binaries": CLIENTS,
-            "destinations": [{"host": "api.anthropic.com"}],
-        },
-    ),
-    "stripe-prod": (
-        "STRIPE_API_KEY",
-        {
-            "workloads": [
-                {"namespace": "payments", "kind": "Deployment", "name": "checkout"},
-                {"namespace": "payments", "kind": "Deployment", "name": "refunder"},
-            ],
-            "binaries": CLIENTS,
-            "destinations": [{"host": "api.stripe.com"}],
-        },
-    ),
-}
-"""What the owners of the three keys would write."""
-ONLY_PYTHON = {"stripe-prod": ("STRIPE_API_KEY", {"binaries": ["/usr/bin/python3*"]})}
-"""An owner who wants to hear of every other client."""
-
-
-def mapping(name: str, variable: str, allowed: object) -> ClusterIdentityMapping:
-    """A mapping as a manifest would give it."""
-    spec = {"evidence": {"env": [{"name": variable}]}, "allowed": allowed}
-    made, faults = read(ClusterIdentityMapping, {"metadata": {"name": name}, "spec": spec})
-    assert made is not None, faults
-    return made
 
 
 def of_topic() -> tuple[DetectionRule, ...]:
@@ -65,8 +31,8 @@ def of_topic() -> tuple[DetectionRule, ...]:
 @cache
 def found_in(recording: str, *, only_python: bool = False) -> dict[str, set[str]]:
     """Rules that speak, by window; the empty name is for all between windows."""
-    mappings = [mapping(name, *parts) for name, parts in (ONLY_PYTHON if only_python else MAPPINGS).items()]
-    matcher = IdentityMatcher(mappings, load_builtin_identities(), looks_like_credential=looks_like_credential_name)
+    expected = mappings(ONLY_PYTHON if only_python else EXPECTED)
+    matcher = IdentityMatcher(expected, load_builtin_identities(), looks_like_credential=looks_like_credential_name)
     engine = Engine.load(of_topic(), maturities=tuple(Maturity), budget=UNLIMITED)
     spans = list(windows_of(recording))
     found: dict[str, set[str]] = defaultdict(set)

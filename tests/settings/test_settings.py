@@ -11,7 +11,8 @@ from keytrail.domain.errors import SettingsError
 from keytrail.domain.event import EventKind
 from keytrail.domain.filters import EventFilter
 from keytrail.domain.shape import fields_of
-from keytrail.settings import _SERVICE_LINK, Settings, example_settings, load_settings, masked, show, variable_of
+from keytrail.settings import Settings
+from keytrail.settings_sources import _SERVICE_LINK, example_settings, load_settings, masked, show, variable_of
 
 
 @pytest.fixture

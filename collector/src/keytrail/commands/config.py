@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from keytrail.app import build_matcher, build_rules, given_manifests
     from keytrail.commands.options import read_settings
     from keytrail.decode.redact import Redactor
-    from keytrail.settings import show
+    from keytrail.settings_sources import show
 
     settings = read_settings(args)
     # The manifests belong to the settings: a wrong one is an error here.

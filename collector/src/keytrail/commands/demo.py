@@ -55,7 +55,7 @@ def _demo(folder: Path, database: Path) -> int:
     from keytrail.observe.logs import set_up_logs
     from keytrail.outputs import open_otlp
     from keytrail.pipeline import Outputs
-    from keytrail.settings import load_settings
+    from keytrail.settings_sources import load_settings
     from keytrail.testing.otlp_sink import OtlpSink
 
     socket = f"unix://{folder}/tetragon.sock"

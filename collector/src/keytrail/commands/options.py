@@ -94,7 +94,7 @@ def add_otlp_records(parser: argparse.ArgumentParser) -> None:
 
 def read_settings(args: argparse.Namespace) -> "Settings":
     """Settings from the file, the environment and this command line."""
-    from keytrail.settings import load_settings
+    from keytrail.settings_sources import load_settings
 
     given = {name: value for name, value in vars(args).items() if name in _FLAGS and value is not None}
     path = getattr(args, "settings", None) or os.environ.get("KEYTRAIL_SETTINGS")

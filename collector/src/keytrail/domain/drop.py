@@ -12,6 +12,9 @@ class DropReason(StrEnum):
     DUPLICATE_HOOK = "duplicate_hook"
     EXPORT_REJECTED = "export_rejected"
     EXPORT_QUEUE_FULL = "export_queue_full"
+    SPOOL_EVICTED = "spool_evicted"
+    SPOOL_EXPIRED = "spool_expired"
+    SPOOL_DAMAGED = "spool_damaged"
     OUTPUT_CLOSED = "output_closed"
     SHUTDOWN = "shutdown"
 
