@@ -1,14 +1,45 @@
 """Kinds of events: by hook function and argument shape, as the contract lists them."""
 
+from typing import Any
+
 import pytest
 
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.hooks import HOOKS, plain_function
+from keytrail.decode.readers_file import file
+from keytrail.decode.redact import Redactor
 from keytrail.domain.drop import Drop
-from keytrail.domain.event import EventKind, EventType
+from keytrail.domain.event import Details, EventKind, EventType, FileAccess
 from keytrail.proto.tetragon import events_pb2
 from keytrail.proto.tetragon import tetragon_pb2 as pb
 from support.recordings import STREAMS, decoded_once, in_window, messages
+
+
+def details(path: str, function: str = "file_open", mode: int | None = None) -> Details:
+    """What is read of an access."""
+    args: list[tuple[str, Any]] = [("path_arg", pb.KprobePath(path=path))]
+    return file(function, args if mode is None else [*args, ("int_arg", mode)], Redactor().redact)
+
+
+@pytest.mark.parametrize(
+    ("path", "pid"),
+    [("/proc/12/environ", 12), ("/proc/1234567890/mem", 1_234_567_890), ("/proc/12345678901/mem", None)]
+    + [(path, None) for path in ("/proc/self/environ", "/proc//x", "/proc/\uff11/x", "/proc/1x/y", "/procs/1/x")],
+)
+def test_a_file_below_proc_tells_whose_it_is(path: str, pid: int | None) -> None:
+    """Only a number of plain digits is a process."""
+    operation = details(path).operation
+    assert (None if operation is None else operation.target_pid) == pid
+
+
+def test_accesses_share_what_only_a_path_tells() -> None:
+    """The same done to the same file is one object, redacted; what was done, or a mode, makes another."""
+    secret = f"/tmp/ghp_{'a1B2c3D4e5F6' * 3}"
+    assert details(secret).file == FileAccess("/tmp/[redacted]", "open")
+    assert details("/etc/passwd") is details("/etc/passwd")
+    assert details("/etc/passwd", "path_truncate").file == FileAccess("/etc/passwd", "truncate")
+    assert details("/etc/passwd", "chmod_common", 0o4755).file == FileAccess("/etc/passwd", "chmod", 0o4755)
+
 
 RECORDED = """
 exec  exec

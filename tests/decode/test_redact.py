@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keytrail.decode import redact as redaction
+from keytrail.decode.credential_patterns import SHAPES, compiled
 from keytrail.decode.redact import CUT, LIMIT, MARK, Redactor, text_credentials
 
 REDACTOR = Redactor()
@@ -124,6 +126,24 @@ def test_twice_is_once_for_secrets_run_into_each_other(text: str) -> None:
     """However secrets, quotes and marks are run together, redacting the result changes nothing."""
     once = REDACTOR.redact(text)[0]
     assert REDACTOR.redact(once)[0] == once
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(st.lists(FRAGMENTS | st.text(max_size=30), max_size=6).map("".join), st.text(max_size=80)))
+def test_what_the_first_look_passes_over_holds_nothing(text: str) -> None:
+    """Text that is given back after one look is text in which the whole search finds nothing."""
+    data = text.encode(errors="replace")
+    if not redaction._TRIGGER(data):
+        assert list(redaction._find(data, 0)) == []
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(FRAGMENTS | st.sampled_from(["ghp_" + "a1" * 20, "\0", "\ufffd"]), max_size=4).map("".join))
+def test_a_look_says_what_a_search_says(text: str) -> None:
+    """Asking RE2 only whether there is a match gives the answer of the search that also says where."""
+    for _, shape in SHAPES[:20]:
+        expression = compiled(shape)
+        assert redaction._occurs(expression)(text.encode()) == (expression.search(text.encode()) is not None)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from keytrail.detect.declarations import activation
 from keytrail.detect.oracle import Answer, compiled
 from keytrail.detect.program import build
 from keytrail.detect.rule_check import Expression, Step
-from keytrail.domain.event import Event, EventKind, EventType
-from keytrail.domain.process import Process
+from keytrail.domain.event import Event, EventKind
 from keytrail.domain.rules import Maturity
 from rules.expected_use import EXPECTED, mappings
 from rules.report import attribute_each, shipped_rules
@@ -102,9 +101,8 @@ class Both:
 
 
 def _asked(rule: str, expression: Expression) -> Asked:
-    constants = expression.condition.constants
-    nothing = activation(Event(EventKind.EXEC, EventType.EXEC, Process(""), time_ns=0), constants)
-    parameters = {name: value for name, value in nothing.items() if name.startswith("params.")}
+    constants = expression.condition.constants.items()
+    parameters = {f"params.{name}": list(one) if isinstance(one, tuple) else one for name, one in constants}
     return Asked(rule, expression, compiled(expression), parameters)
 
 
@@ -123,13 +121,13 @@ def both() -> Both:
 
 
 def first_of_each_shape(events: Iterable[Event]) -> Iterator[Event]:
-    """One event of each kind and function; of executions and files, which most rules are about, one of each program."""
+    """One event of each kind, function and access; one of each program that was executed and top folder of files."""
     seen: set[tuple[str, ...]] = set()
     for event in events:
-        by_program = event.kind in {EventKind.EXEC, EventKind.FILE}
         file = event.details.file
-        program = event.process.binary.rpartition("/")[2] if by_program else ""
-        shape = (event.kind, event.function, file.access if file else "", program)
+        of_file = (file.access, *file.path.split("/")[1:2]) if file and event.kind is EventKind.FILE else ()
+        program = event.process.binary.rpartition("/")[2] if event.kind is EventKind.EXEC else ""
+        shape = (event.kind, event.function, program, *of_file)
         if shape not in seen:
             seen.add(shape)
             yield event
@@ -140,6 +138,7 @@ def recorded(name: str) -> Iterator[Event]:
     return (event for _, event in attribute_each(name, mappings(EXPECTED)))
 
 
+@pytest.mark.timeout(300)
 def test_first_event_of_each_shape() -> None:
     """The same answer for every condition, alone and among all, on one event of each recorded shape."""
     tally = Tally()
@@ -150,7 +149,7 @@ def test_first_event_of_each_shape() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", STREAMS)
 def test_every_event(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The same answer for every condition, alone and among all, on every event of a recording."""

@@ -165,7 +165,7 @@ def agree(text: str, event: MadeEvent) -> None:
     assert compiled(checked)(event) == engine_answer(checked, event), text
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(conditions, events, st.sampled_from([EventKind.EXEC, EventKind.CONNECT]))
 def test_generated_code_and_engine_agree(text: str, data: dict[str, Any], kind: EventKind) -> None:
     """Any expression that the language accepts has one answer, compiled and in Google's engine, errors included."""

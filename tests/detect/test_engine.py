@@ -9,6 +9,9 @@ import pytest
 
 from keytrail.detect import Engine
 from keytrail.detect.made_event import made_event
+from keytrail.detect.program import build
+from keytrail.detect.rule_check import check_rule
+from keytrail.detect.state import Sequencer
 from keytrail.domain.event import Event, EventKind
 from keytrail.domain.finding import Finding
 from keytrail.domain.policy_library import PolicyLibrary
@@ -173,11 +176,39 @@ def test_sequence_scope(by: str, first: dict[str, Any], second: dict[str, Any], 
     )
 
 
-def sequence(**changes: Any) -> DetectionRule:
+def sequence(*, condition: str = "network.peer_port > 0", **changes: Any) -> DetectionRule:
     """A rule of two steps."""
     steps = [{"events": ["file"], "condition": 'file.path == "/etc/shadow"'}]
     given = {"within": "30s", "steps": steps, **changes}
-    return rule("sequence", events=["connect"], condition="network.peer_port > 0", sequence=given)
+    return rule("sequence", events=["connect"], condition=condition, sequence=given)
+
+
+def test_what_began_too_long_ago_is_not_kept() -> None:
+    """A sequence that can no longer end is forgotten by the next event that could be a later step."""
+    memory, begun = Sequencer(10, 2), event()
+    for number, now_ns in enumerate((0, 5)):
+        assert memory.advance(0, (), (f"p{number}",), begun, now_ns) is None
+    assert memory.waits(10)
+    assert memory.waits(15)
+    assert memory.advance(1, ("p0",), (), begun, 15) is None
+    assert not memory.waits(16)
+    assert memory.advance(1, ("p1",), (), begun, 16) is None
+    assert memory.evicted == 0
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_later_step_is_asked_only_when_one_before_it_came(begun: bool) -> None:
+    """What nothing can follow from is not tested; a condition that can fail is, and its failure counted."""
+    given = [sequence(), sequence(condition="1 / network.peer_port > 1")]
+    failed: list[int] = []
+    code = build([check_rule(one) for one in given], lambda slot, _: failed.append(slot), lambda _: begun)
+    slots = {(slot.rule, slot.step): at for at, slot in enumerate(code.slots)}
+    connect = event(0, kind="connect", network={"peer_port": 0})
+    assert code.detect[EventKind.CONNECT](event(0, kind="connect", network={"peer_port": 80})) == (
+        (slots[0, 1],) if begun else ()
+    )
+    assert code.detect[EventKind.CONNECT](connect) == ()
+    assert failed == [slots[1, 1]]
 
 
 def test_sequence_ends() -> None:

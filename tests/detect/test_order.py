@@ -57,7 +57,7 @@ def expression(text: str) -> Expression:
         ('file.path.matches("shadow") && process.binary.matches("sh$") && process.name == "cat"', 0),
         ('(file.path != "" && process.name == "cat" || file.access != "" && process.name == "nc")', 0),
         ('file.path == "" || process.name == "sh"', 0),
-        ('file.path != "" && file.access == "read" && network.peer_port == 443', 1),
+        ('file.path != "" && file.access == "read" && network.peer_port == 443', 2),
         ('(params.on || file.path == "") && (params.off || process.name == "sh")', 0),
         ('file.path == "" || params.on', 0),
         ('"destination" in identity.violations && "destination" in identity.violations', 1),

@@ -123,7 +123,7 @@ def test_what_a_rule_needs(rules: tuple[DetectionRule, ...]) -> None:
     found = {rule.name: rule for rule in rules}
     sequence = found["credential-file-then-connection"]
     assert kinds(sequence) == ["connect", "file"]
-    assert "Takes earlier events (file) of the same tree within 10s." in over_time(sequence)
+    assert "Takes earlier events (file) of the same command within 10s." in over_time(sequence)
     both = changed(sequence, requires=("environment", "tcp-connect", "sshd"))
     assert load_line(both) == "keytrail policies load policies/tracing/tcp-connect.yaml policies/tracing/sshd.yaml"
     assert load_line(both, "/a b/{}".format) == "keytrail policies load '/a b/tcp-connect' '/a b/sshd'"

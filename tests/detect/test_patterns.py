@@ -2,6 +2,9 @@
 
 # ruff: noqa: E501 - tables, read row by row
 
+import ipaddress
+from typing import Any
+
 import pytest
 import re2
 from hypothesis import given, settings
@@ -17,7 +20,7 @@ texts = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.lists(pieces, min_size=1, max_size=6).map("".join), min_size=1, max_size=3),
     st.lists(texts, min_size=4, max_size=12),
@@ -94,6 +97,30 @@ def test_glob(pattern: str, path: str, matches: bool) -> None:
 def test_networks(address: str, inside: bool) -> None:
     """IPv4 within IPv6 counts as IPv4, and what is no address is in no network."""
     assert networks(("10.0.0.0/8", "fd00::/8"))(address) is inside
+
+
+octets = st.integers(0, 260).map(str) | st.sampled_from(["", "01", "00", "-1", " 1", "1e1", "\u0661", "\0", "0x1"])
+addresses = st.one_of(
+    st.lists(octets, min_size=3, max_size=5).map(".".join),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(str),
+    st.ip_addresses(v=4).map("::ffff:{}".format),
+    st.sampled_from(["fe80::1%eth0", "::ffff:10.0.0.1%1", "1", "10.1", "10.0.0.1\n", "\ud800", "::1"]),
+    st.text(max_size=12),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(addresses)
+def test_an_address_is_in_the_networks_that_the_standard_library_says(text: str) -> None:
+    """Reading the common form of an address by hand changes no answer, whatever the text."""
+    try:
+        parsed: Any = ipaddress.ip_address(text)
+    except ValueError:
+        parsed = None
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    for network in ("0.0.0.0/0", "10.0.0.0/8", "127.0.0.1/32", "128.0.0.0/1", "::/0", "fe80::/10", "::1/128"):
+        assert networks(network)(text) is (parsed is not None and parsed in ipaddress.ip_network(network))
 
 
 def test_remembered_answers_are_those_of_the_test_and_bounded() -> None:

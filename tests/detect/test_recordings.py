@@ -107,7 +107,10 @@ def test_rules_are_accepted() -> None:
     assert {str(kind) for kind in engine.kinds} == set(itertools.chain(*(kinds for kinds, _ in CONDITIONS.values())))
 
 
-@pytest.mark.parametrize("name", ["policy-library", "kubernetes", "sensors", "odd-input"])
+@pytest.mark.parametrize(
+    "name",
+    ["odd-input", *(pytest.param(one, marks=pytest.mark.long) for one in ("policy-library", "kubernetes", "sensors"))],
+)
 def test_engine_and_code_agree_on_recorded_events(name: str) -> None:
     """The same answer for each condition and event of its kinds; of equal hooks the first of every few is asked."""
     checked = Engine.load(RULES).rules

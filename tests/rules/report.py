@@ -9,7 +9,7 @@ severity and how often. `findings_by_window` and `verdict` are what the tests of
 import argparse
 import json
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -95,14 +95,23 @@ def findings_by_window(
     """Findings of each window, by the place in the stream of the event that made them."""
     # What the driver of a recording does in a minute is what a node sees in a day: the budget is not under test.
     engine = Engine.load(rules, maturities=maturities, budget=UNLIMITED)
-    found: dict[str, list[Finding]] = defaultdict(list)
     spans = list(windows_of(recording))
+    found: dict[str, list[Finding]] = {name: [] for name in (OUTSIDE, *(name for name, _, _ in spans))}
     for place, event in attributed(recording):
         # A summary of repeats comes when its window is over, and says nothing about the events beside it.
         if made := [finding for finding in engine.detect(event) if not finding.suppressed]:
             name = next((name for name, first, last in spans if first <= place <= last), OUTSIDE)
             found[name] += made
     return found
+
+
+@cache
+def library_findings(recording: str, *, stable: bool = False) -> Mapping[str, list[Finding]]:
+    """Findings of the whole library, or of its stable rules: rules are judged apart, so one run serves all tests."""
+    if not stable:
+        return findings_by_window(recording, shipped_rules(), tuple(Maturity))
+    every = library_findings(recording).items()
+    return {name: [one for one in found if one.rule.spec.maturity is Maturity.STABLE] for name, found in every}
 
 
 def verdict(kind: str, stable: Iterable[Finding], everything: Iterable[Finding]) -> str:

@@ -4,8 +4,8 @@ import pytest
 
 from keytrail.detect import run_rule_tests
 from keytrail.domain.finding import Finding
-from keytrail.domain.rules import DetectionRule, Maturity, Severity
-from rules.report import expected_kinds, findings_by_window, shipped_rules
+from keytrail.domain.rules import DetectionRule, Severity
+from rules.report import attributed, expected_kinds, library_findings, shipped_rules
 
 NAMES = frozenset(
     {
@@ -106,20 +106,10 @@ def own_rules() -> list[DetectionRule]:
     return [rule for rule in shipped_rules() if rule.name in NAMES]
 
 
-@pytest.fixture(scope="module")
-def stable() -> dict[str, dict[str, list[Finding]]]:
-    """Findings of the rules that are on by default, by recording and window."""
-    rules = own_rules()
-    return {recording: findings_by_window(recording, rules) for recording in (*RECORDINGS, "odd-input")}
-
-
-@pytest.fixture(scope="module")
-def everything() -> dict[str, dict[str, list[Finding]]]:
-    """Findings with every rule on."""
-    rules = own_rules()
-    return {
-        recording: findings_by_window(recording, rules, tuple(Maturity)) for recording in (*RECORDINGS, "odd-input")
-    }
+def found_in(recording: str, *, every: bool = False) -> dict[str, list[Finding]]:
+    """Findings of the stable rules of these topics, or of every one, by window."""
+    found = library_findings(recording, stable=not every).items()
+    return {window: [one for one in findings if one.rule.name in NAMES] for window, findings in found}
 
 
 def test_every_rule_of_these_topics_is_shipped() -> None:
@@ -128,35 +118,29 @@ def test_every_rule_of_these_topics_is_shipped() -> None:
 
 
 @pytest.mark.parametrize(("recording", "window", "rules"), STABLE)
-def test_default_rules_find_what_happened(
-    stable: dict[str, dict[str, list[Finding]]], recording: str, window: str, rules: set[str]
-) -> None:
+def test_default_rules_find_what_happened(recording: str, window: str, rules: set[str]) -> None:
     """Each rule that a window was made for speaks there, with default rules."""
-    assert {finding.rule.name for finding in stable[recording][window]} >= rules
+    assert {finding.rule.name for finding in found_in(recording)[window]} >= rules
 
 
 @pytest.mark.parametrize(("recording", "window", "rules"), OFF_BY_DEFAULT)
 def test_quieter_rules_find_what_happened_when_asked_for(
-    everything: dict[str, dict[str, list[Finding]]],
-    stable: dict[str, dict[str, list[Finding]]],
     recording: str,
     window: str,
     rules: set[str],
 ) -> None:
     """Records of ordinary administration are there when every rule is on, and only then."""
-    assert {finding.rule.name for finding in everything[recording][window]} >= rules
-    assert not {finding.rule.name for finding in stable[recording][window]} & rules
+    assert {finding.rule.name for finding in found_in(recording, every=True)[window]} >= rules
+    assert not {finding.rule.name for finding in found_in(recording)[window]} & rules
 
 
 @pytest.mark.parametrize("recording", RECORDINGS)
-def test_nothing_above_low_is_said_of_ordinary_work(
-    everything: dict[str, dict[str, list[Finding]]], recording: str
-) -> None:
+def test_nothing_above_low_is_said_of_ordinary_work(recording: str) -> None:
     """With every rule on, windows that are benign or ordinary, or are not labelled at all, have nothing above low."""
     kinds = expected_kinds(recording)
     loud = {
         (window, finding.rule.name)
-        for window, findings in everything[recording].items()
+        for window, findings in found_in(recording, every=True).items()
         if kinds.get(window, "") not in {"malicious", "notable"}
         for finding in findings
         if finding.severity.rank > Severity.LOW.rank
@@ -165,10 +149,10 @@ def test_nothing_above_low_is_said_of_ordinary_work(
 
 
 @pytest.mark.parametrize("recording", RECORDINGS)
-def test_notable_windows_are_not_shouted_about(stable: dict[str, dict[str, list[Finding]]], recording: str) -> None:
+def test_notable_windows_are_not_shouted_about(recording: str) -> None:
     """With default rules a notable window has medium at most."""
     notable = [window for window, kind in expected_kinds(recording).items() if kind == "notable"]
-    worst = [finding.severity.rank for window in notable for finding in stable[recording][window]]
+    worst = [finding.severity.rank for window in notable for finding in found_in(recording)[window]]
     assert max(worst, default=0) <= Severity.MEDIUM.rank
 
 
@@ -180,14 +164,36 @@ def test_the_rule_proves_itself(name: str) -> None:
     assert [(result.test, result.message) for result in run_rule_tests([rule]) if not result.passed] == []
 
 
-def test_a_secret_on_a_command_line_is_in_no_message(everything: dict[str, dict[str, list[Finding]]]) -> None:
+def test_a_secret_on_a_command_line_is_in_no_message() -> None:
     """Messages show redacted command lines: a credential of a recording, wherever it stood, is in none."""
     messages = [
         finding.message
-        for windows in everything.values()
-        for findings in windows.values()
+        for recording in RECORDINGS
+        for findings in found_in(recording, every=True).values()
         for finding in findings
         if finding.event.process.argument_credentials
     ]
     assert messages
     assert not [message for message in messages if "sk-test" in message or "not-a-real" in message]
+
+
+def test_ones_own_environment_is_told_from_anothers() -> None:
+    """Of the recorded reads of /proc/PID/environ the reader's own are known by their pid, and are no finding."""
+    reads = [
+        event
+        for _, event in attributed("sensors")
+        if event.details.file and event.details.file.path.endswith("/environ")
+    ]
+    own = [
+        event for event in reads if event.details.operation and event.details.operation.target_pid == event.process.pid
+    ]
+    others = [
+        event for event in reads if event.details.operation and event.details.operation.target_pid != event.process.pid
+    ]
+    assert len(own) + len(others) == len(reads)
+    assert {event.process.name for event in own} == {"python3", "ps"}
+    assert {"cat", "grep", "ps"} <= {event.process.name for event in others}
+    found = [finding for findings in found_in("sensors").values() for finding in findings]
+    about = [finding for finding in found if finding.rule.name == "environ-of-other-process"]
+    assert about
+    assert not [one for one in about if one.event.process.exec_id in {event.process.exec_id for event in own}]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keytrail.domain.rules import Maturity, Severity
-from rules.report import OUTSIDE, expected_kinds, findings_by_window, shipped_rules, summary, verdict, windows_of
+from rules.report import OUTSIDE, expected_kinds, library_findings, shipped_rules, summary, verdict, windows_of
 from support.commands import keytrail, replay
 from support.recordings import folder
 
@@ -16,9 +16,7 @@ LABELLED = ("policy-library", "kubernetes", "kubernetes-late", "sensors", "seed-
 @pytest.mark.parametrize("recording", LABELLED)
 def test_every_window_gets_what_it_deserves(recording: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Malicious: medium or above with the default rules; notable: something with all; benign: nothing above low."""
-    rules = shipped_rules()
-    stable = findings_by_window(recording, rules)
-    everything = findings_by_window(recording, rules, tuple(Maturity))
+    stable, everything = library_findings(recording, stable=True), library_findings(recording)
     kinds, wrong = expected_kinds(recording), []
     with capsys.disabled():
         for name, _, _ in windows_of(recording):
@@ -32,7 +30,7 @@ def test_every_window_gets_what_it_deserves(recording: str, capsys: pytest.Captu
 @pytest.mark.parametrize("recording", ["burst", "seed-demo"])
 def test_ordinary_recordings_are_silent(recording: str) -> None:
     """A burst of two thousand harmless processes, and two curls with keys: nothing above low, in or between windows."""
-    found = findings_by_window(recording, shipped_rules())
+    found = library_findings(recording, stable=True)
     loud = [finding for name in found for finding in found[name] if finding.severity.rank > Severity.LOW.rank]
     assert [(finding.rule.name, finding.message) for finding in loud] == []
     assert OUTSIDE not in found or all(finding.severity.rank <= Severity.LOW.rank for finding in found[OUTSIDE])

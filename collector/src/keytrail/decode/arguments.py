@@ -26,7 +26,7 @@ _READ_FAILED = (
 NUMBERS = ("int_arg", "uint_arg", "size_arg", "long_arg")
 _CAPABILITY_SETS = ("kernel_cap_t_arg", "cap_inheritable_arg", "cap_permitted_arg", "cap_effective_arg")
 _SCALARS = frozenset((*NUMBERS, *_CAPABILITY_SETS, "string_arg", "bytes_arg", "bpf_cmd_arg"))
-_PATHS = ("file_arg", "path_arg", "linux_binprm_arg")
+PATHS = ("file_arg", "path_arg", "linux_binprm_arg")
 _NO_ADDRESS = "invalid IP"
 _ACTION = "KPROBE_ACTION_"
 _TELLING = ("path", "daddr", "addr", "name", "ProgName", "MapName", "KprobeFunc", "Message")
@@ -50,9 +50,10 @@ def _capability_names(values: tuple[int, ...]) -> tuple[str, ...]:
     return tuple("CAP_" + enum_name(capabilities_pb2.CapabilitiesType, value).removeprefix("CAP_") for value in values)
 
 
-def read_args(message: Any) -> Arguments:
+def read_args(message: Any, *, returned_first: bool = False) -> Arguments:
     """Read the arguments of a hook once: each access to one makes a new object of the protobuf library."""
-    return [_read(arg) for arg in message.args]
+    value = returned(message) if returned_first else None
+    return [_read(arg) for arg in (message.args if value is None else (value, *message.args))]
 
 
 def _read(arg: pb.KprobeArgument) -> tuple[str, Any]:
@@ -95,7 +96,22 @@ def text_at(args: Arguments, position: int) -> str:
 
 def paths(args: Arguments) -> list[str]:
     """Paths of file, path, dentry and binprm arguments in order; `/` comes from the agent as an empty path."""
-    return [value.path or "/" for value in of_type(args, *_PATHS)]
+    return [value.path or "/" for value in of_type(args, *PATHS)]
+
+
+def sorted_out(args: Arguments) -> tuple[list[int], list[str], list[str]]:
+    """Numbers, paths and texts as the three functions above give them, in one pass: file events are many."""
+    ints: list[int] = []
+    named: list[str] = []
+    words: list[str] = []
+    for which, value in args:
+        if which in NUMBERS:
+            ints.append(value)
+        elif which in PATHS:
+            named.append(value.path or "/")
+        elif which == "string_arg":
+            words.append(value)
+    return ints, named, words
 
 
 def payload(args: Arguments) -> bytes:
@@ -121,8 +137,16 @@ def socket(args: Arguments) -> Network | None:
 
 def network(sock: pb.KprobeSock) -> Network:
     """Both ends of a socket."""
-    local, peer = address(sock.saddr), address(sock.daddr)
-    return Network(sock.family, sock.protocol, local, sock.sport, peer, sock.dport, sock.cookie)
+    local, peer = sock.saddr, sock.daddr
+    return Network(
+        sock.family,
+        sock.protocol,
+        "" if local == _NO_ADDRESS else local,
+        sock.sport,
+        "" if peer == _NO_ADDRESS else peer,
+        sock.dport,
+        sock.cookie,
+    )
 
 
 def address(text: str) -> str:
@@ -143,15 +167,18 @@ def _has_return(type_: Any) -> bool:
     return "return" in type_.DESCRIPTOR.fields_by_name
 
 
-def details(message: Any, **parts: Any) -> Details:
-    """Details with what every hook event may carry beside its own parts."""
+def completed(own: Details, message: Any) -> Details:
+    """Add to what a reader read of a hook what every hook event may carry: rules ask for it apart, outputs for all."""
     value = returned(message)
     return Details(
+        own.network,
+        own.file,
+        own.payload,
+        own.operation,
         returned=None if value is None else _number(value),
         action=_action(message, value),
         message=message.message,
         tags=tuple(message.tags),
-        **parts,
     )
 
 

@@ -39,7 +39,8 @@ class Decoder:
         self._kernel_hooks: dict[str, tuple[str, Hook]] = {}
         self._user_hooks: dict[str, tuple[str, Hook]] = {}
         self._libraries: dict[tuple[str, bytes], Details] = {}
-        self._last_ns = 0
+        self.last_ns = 0
+        """Time of the latest message that had one."""
         self._make: dict[str | None, Callable[[Any, int], DecodedEvent]] = {
             "process_exec": self._exec,
             "process_exit": self._exit,
@@ -78,14 +79,15 @@ class Decoder:
             # Library loads carry no time: their place in the stream is their only clock.
             estimated = not time_ns
             if estimated:
-                time_ns = self._last_ns
+                time_ns = self.last_ns
             else:
-                self._last_ns = time_ns
+                self.last_ns = time_ns
             event = make(getattr(message, which), time_ns)
         except DecodeError:
             return MALFORMED
         event.node = message.node_name
         event.time_estimated = estimated
+        event.backfilled = False
         return event
 
     def library(self, path: str, build_id: bytes) -> Details:
@@ -146,10 +148,13 @@ class Decoder:
 
     def _hooked(self, type_: EventType, inner: Any, time_ns: int, known: tuple[str, Hook]) -> DecodedEvent:
         function, hook = known
-        kind = hook.kind if hook.refine is None else hook.refine(inner)
         process = self._process(inner)
         parent = self.table.get(process.parent_exec_id)
-        return DecodedEvent(kind, type_, process, time_ns, function, inner.policy_name, parent, inner, self, hook)
+        policy = inner.policy_name
+        event = DecodedEvent(hook.kind, type_, process, time_ns, function, policy, parent, inner, self, hook)
+        if hook.refine is not None:
+            event.kind = hook.refine(inner, event.hook_args)
+        return event
 
     # -- hooks: two caches, for a symbol that is named like a kernel function (`connect` of libc) is not that function
 
@@ -177,10 +182,10 @@ class Decoder:
         process = self.table.get(sent.exec_id)
         if process is None:
             return self._enter(inner)
-        if process.pod is None and process.container_id and sent.pod:
+        if process.pod is None and process.container_id and sent.pod and not process.disowned:
             # Pod metadata may come later than the process: what was concluded without it is void.
             process.pod = self._reader.pod(parse_process(sent.SerializeToString()))
-            process.attribution = None
+            process.attribution, process.placed_at = None, -1
         return process
 
     def _enter(self, inner: Any) -> Process:

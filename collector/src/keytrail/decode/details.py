@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from google.protobuf.message import DecodeError
 
-from keytrail.decode.arguments import action_name, capability_names, enum_name, hook_arguments, returned_number
+from keytrail.decode.arguments import (
+    Arguments,
+    action_name,
+    capability_names,
+    completed,
+    enum_name,
+    hook_arguments,
+    read_args,
+    returned_number,
+)
 from keytrail.decode.shallow import whole
 from keytrail.domain.event import (
     NO_DETAILS,
@@ -19,8 +28,11 @@ from keytrail.domain.event import (
     EventKind,
     EventType,
     Exit,
+    FileAccess,
     HookArgument,
+    Network,
     Operation,
+    Payload,
 )
 from keytrail.proto.tetragon import capabilities_pb2, events_pb2, tetragon_pb2
 
@@ -36,7 +48,7 @@ _POST = tetragon_pb2.KPROBE_ACTION_POST
 class DecodedEvent(Event):
     """An `Event` over a protobuf message."""
 
-    __slots__ = ("_arguments", "_credentials", "_decoder", "_details", "_hook", "_message")
+    __slots__ = ("_arguments", "_credentials", "_decoder", "_details", "_hook", "_hook_args", "_message", "_own")
 
     def __init__(  # noqa: PLR0917 - made once an event: positional, no keyword parsing on the hot path
         self,
@@ -62,7 +74,10 @@ class DecodedEvent(Event):
         self._message = message
         self._decoder = decoder
         self._hook = hook
+        self._own: Details | None = None
+        """The details that are the kind's own, without what any hook event may carry: what rules ask for."""
         self._details: Details | None = None
+        self._hook_args: Arguments | None = None
         self._arguments: tuple[HookArgument, ...] | None = None
         self._credentials: Credentials | Literal[False] | None = False
         """False: not read yet."""
@@ -76,13 +91,55 @@ class DecodedEvent(Event):
     def details(self) -> Details:
         """What the kind adds; read from the message once."""
         if self._details is None:
-            self._details = self._read()
+            own = self._own or self._read()
+            self._details = own if self._hook is None else completed(own, self._message)
         return self._details
 
+    @property
+    def network(self) -> Network | None:
+        """As in the details, without reading the rest of them; so are the four below."""
+        return (self._own or self._read()).network
+
+    @property
+    def file(self) -> FileAccess | None:
+        """See `network`."""
+        return (self._own or self._read()).file
+
+    @property
+    def payload(self) -> Payload | None:
+        """See `network`."""
+        return (self._own or self._read()).payload
+
+    @property
+    def operation(self) -> Operation | None:
+        """See `network`."""
+        return (self._own or self._read()).operation
+
+    @property
+    def exit(self) -> Exit | None:
+        """See `network`."""
+        return (self._own or self._read()).exit
+
+    def hook_args(self) -> Arguments:
+        """What the hook was called with, as readers take it: the kind may depend on it, and the details do."""
+        found = self._hook_args
+        if found is None:
+            first = self._hook is not None and self._hook.reads_return
+            found = self._hook_args = read_args(self._message, returned_first=first)
+        return found
+
     def _read(self) -> Details:
+        hook = self._hook
+        if hook is not None:
+            read = hook.read_as.get(self.kind, hook.read)
+            self._own = read(hook.name, self.hook_args(), self._decoder.redact)
+        else:
+            self._own = self._read_plain()
+        return self._own
+
+    def _read_plain(self) -> Details:
+        """Of an event without a hook."""
         message, redact = self._message, self._decoder.redact
-        if self._hook is not None:
-            return self._hook.read(self._hook.name, message, redact)
         if self.type is EventType.EXIT:
             duration = max(0, self.time_ns - self.process.start_ns) if self.process.start_ns else 0
             return Details(exit=Exit(message.status, message.signal, duration))
@@ -163,6 +220,8 @@ class DecodedEvent(Event):
 
 
 def _raised(binary: Any) -> tuple[str, ...]:
-    ids = [name for name in ("setuid", "setgid") if binary.HasField(name)]
     changes = binary.privileges_changed
+    if not (changes or binary.HasField("setuid") or binary.HasField("setgid")):  # nearly every exec, and each is asked
+        return ()
+    ids = [name for name in ("setuid", "setgid") if binary.HasField(name)]
     return (*ids, *(enum_name(capabilities_pb2.ProcessPrivilegesChanged, change) for change in changes))

@@ -4,11 +4,12 @@ The table is by kernel function, never by the name of a policy: users load polic
 a `hook` event, whose function and arguments a rule can still use. The readers are in the modules `readers_*`.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from keytrail.decode import readers_file, readers_network, readers_system
-from keytrail.decode.arguments import of_type, payload, read_args, returned
+from keytrail.decode.arguments import Arguments, of_type, payload, returned
 from keytrail.decode.processes import Redact
 from keytrail.domain.event import Details, EventKind
 
@@ -30,8 +31,11 @@ _SYSCALL_PREFIXES = (
 
 _NO_SOCKET = ("", "AF_UNSPEC")
 
-Reader = Callable[[str, Any, Redact], Details]
-Refine = Callable[[Any], EventKind]
+Reader = Callable[[str, Arguments, Redact], Details]
+"""From the function and what it was called with: the details that are the hook's own."""
+Refine = Callable[[Any, Callable[[], Arguments]], EventKind]
+"""From the message, and its arguments if they are needed."""
+_NONE: Final[Mapping[EventKind, Reader]] = MappingProxyType({})
 
 
 class Hook(NamedTuple):
@@ -43,6 +47,10 @@ class Hook(NamedTuple):
     read: Reader
     refine: Refine | None = None
     """For a function whose kind depends on its arguments."""
+    read_as: Mapping[EventKind, Reader] = _NONE
+    """Readers for the kinds that have one of their own."""
+    reads_return: bool = False
+    """Whether what the function returned stands before its arguments."""
 
 
 def plain_function(name: str) -> str:
@@ -58,28 +66,16 @@ def hook_for(function: str) -> Hook:
     return HOOKS.get(function.removeprefix("security_"), _OTHER)
 
 
-def _sent_kind(message: Any) -> EventKind:
-    args = read_args(message)
-    return EventKind.SEND if payload(args) or of_type(args, "string_arg") else EventKind.HOOK
+def _sent_kind(_message: Any, args: Callable[[], Arguments]) -> EventKind:
+    found = args()
+    return EventKind.SEND if payload(found) or of_type(found, "string_arg") else EventKind.HOOK
 
 
-def _accepted_kind(message: Any) -> EventKind:
+def _accepted_kind(message: Any, _args: Callable[[], Arguments]) -> EventKind:
     """Only the returned socket is a connection: an accept that found nothing returns null, shown without a family."""
     value = returned(message)
     accepted = value is not None and value.sock_arg.family not in _NO_SOCKET
     return EventKind.ACCEPT if accepted else EventKind.HOOK
-
-
-def _touched(name: str, message: Any, redact: Redact) -> Details:
-    """Read what the kernel shows as a file: a pinned BPF object, another process's memory, or a file indeed."""
-    kind = readers_file.touched_kind(message)
-    read = {EventKind.BPF: readers_system.bpf, EventKind.TRACE: readers_system.trace}.get(kind, readers_file.file)
-    return read(name, message, redact)
-
-
-def _kernel_read(name: str, message: Any, redact: Redact) -> Details:
-    module = readers_file.kernel_read_kind(message) is EventKind.MODULE
-    return (readers_system.module if module else readers_file.file)(name, message, redact)
 
 
 _OTHER = Hook("", EventKind.HOOK, readers_network.other)
@@ -89,7 +85,8 @@ def _sockets(enter: Callable[..., None]) -> None:
     net = readers_network
     enter(EventKind.CONNECT, net.connect, ("tcp_connect", "tcp_v4_connect", "tcp_v6_connect", "socket_connect"))
     enter(EventKind.CONNECT, net.connect, ("connect",))
-    enter(EventKind.ACCEPT, net.accept, ("inet_csk_accept",), _accepted_kind)
+    # The connection is the returned socket; the argument is the listening one.
+    enter(EventKind.ACCEPT, net.other, ("inet_csk_accept",), _accepted_kind, reads_return=True)
     enter(EventKind.CLOSE, net.connect, ("tcp_close",))
     enter(EventKind.LISTEN, net.connect, ("inet_csk_listen_start",))
     enter(EventKind.SEND, net.send, ("tcp_sendmsg", "tcp_sendmsg_locked", "udp_sendmsg", "udpv6_sendmsg"))
@@ -100,14 +97,17 @@ def _sockets(enter: Callable[..., None]) -> None:
 def _files(enter: Callable[..., None]) -> None:
     enter(EventKind.FILE, readers_file.file, readers_file.ACCESS)
     opens = [name for name, access in readers_file.ACCESS.items() if access == "open"]
-    enter(EventKind.FILE, _touched, opens, readers_file.touched_kind)
-    enter(EventKind.FILE, _touched, ("mmap_file",), readers_file.mapped_kind)
+    # The kernel shows pinned BPF objects and other processes' memory as files.
+    instead = {EventKind.BPF: readers_system.bpf, EventKind.TRACE: readers_system.trace}
+    enter(EventKind.FILE, readers_file.file, opens, readers_file.touched_kind, read_as=instead)
+    enter(EventKind.FILE, readers_file.file, ("mmap_file",), readers_file.mapped_kind, read_as=instead)
 
 
 def _system(enter: Callable[..., None]) -> None:
     read = readers_system
     enter(EventKind.MODULE, read.module, read.MODULE)
-    enter(EventKind.MODULE, _kernel_read, ("kernel_read_file",), readers_file.kernel_read_kind)
+    instead = {EventKind.FILE: readers_file.file}
+    enter(EventKind.MODULE, read.module, ("kernel_read_file",), readers_file.kernel_read_kind, read_as=instead)
     enter(EventKind.BPF, read.bpf, ("bpf_check", "bpf", "bpf_map_alloc", "bpf_map_create", "bpf_prog", "bpf_map"))
     enter(EventKind.BPF, read.bpf, ("bpf_prog_load", "perf_event_alloc"))
     enter(EventKind.PRIVILEGE, read.set_ids, read.SET_IDS)
@@ -122,8 +122,10 @@ def _system(enter: Callable[..., None]) -> None:
 def _table() -> dict[str, Hook]:
     table: dict[str, Hook] = {}
 
-    def enter(kind: EventKind, read: Reader, functions: Iterable[str], refine: Refine | None = None) -> None:
-        table.update({name: Hook(name, kind, read, refine) for name in functions})
+    def enter(
+        kind: EventKind, read: Reader, functions: Iterable[str], refine: Refine | None = None, **more: Any
+    ) -> None:
+        table.update({name: Hook(name, kind, read, refine, **more) for name in functions})
 
     for family in (_sockets, _files, _system):
         family(enter)

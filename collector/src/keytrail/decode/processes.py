@@ -80,6 +80,7 @@ class ProcessReader:
             parent_exec_id=message.parent_exec_id,
             container_id=message.docker,
             in_init_tree=message.in_init_tree.value,
+            host_namespaces=_host_namespaces(message),
             pod=self.pod(message, start_ns),
             environment=self._environment(message, flags),
             argument_credentials=argument_hits or binary_hits,
@@ -174,6 +175,15 @@ def _user_id(message: Any, name: str) -> int:
         return -1
     value: int = getattr(message, name).value
     return -1 if value == _UNSET else value
+
+
+def _host_namespaces(message: Any) -> bool | None:
+    if not message.HasField("ns"):
+        return None
+    pid, mnt = message.ns.pid, message.ns.mnt
+    if not (pid.inum and mnt.inum):
+        return None  # a process that was gone before the agent could look
+    return bool(pid.is_host and mnt.is_host)
 
 
 def _is_same(known: Pod, sent: Any) -> bool:

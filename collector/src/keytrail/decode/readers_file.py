@@ -4,11 +4,13 @@ Functions come without `security_`: the kprobe security_path_rename and the LSM 
 """
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from keytrail.decode.arguments import Arguments, details, first, numbers, paths, read_args, texts
+from keytrail.decode.arguments import PATHS, Arguments, first, numbers, sorted_out
 from keytrail.decode.processes import Redact
-from keytrail.domain.event import Details, EventKind, FileAccess
+from keytrail.domain.event import Details, EventKind, FileAccess, Operation
 
 ACCESS = {
     "file_open": "open",
@@ -48,48 +50,77 @@ _IA_VALID_MODE, _IA_VALID_OWNER, _IA_VALID_SIZE = 1, 6, 8
 """ATTR_MODE, ATTR_UID|ATTR_GID and ATTR_SIZE of security_inode_setattr's ia_valid (include/linux/fs.h)."""
 _MODE_BITS = 0o7777
 _WITH_TEXT = ("symlink", "xattr")
+_ALONE = frozenset({"read", "write", "exec", "open"})
+"""Accesses that nothing but the first path is about."""
 
 _KERNEL_READ_MODULE = 2
 """READING_MODULE of the kernel's enum kernel_read_file_id."""
 
 _BPF_MOUNT = "/sys/fs/bpf"
 _MEMORY = re.compile(r"/proc/\d+/(?:task/\d+/)?mem")
+_PID_DIGITS = 10
 _SHARED_OBJECT = re.compile(r"\.so(?:\.[^/]*)?\Z")
 
 
-def touched_kind(message: Any) -> EventKind:
+def touched_kind(_message: Any, args: Callable[[], Arguments]) -> EventKind:
     """Tell bpffs and other processes' memory, which the kernel shows as files, from files."""
-    path = _named(read_args(message))
+    path = _named(args())
     if path == _BPF_MOUNT or path.startswith(_BPF_MOUNT + "/"):
         return EventKind.BPF
     return EventKind.TRACE if path.startswith("/proc/") and _MEMORY.fullmatch(path) else EventKind.FILE
 
 
-def mapped_kind(message: Any) -> EventKind:
+def mapped_kind(message: Any, args: Callable[[], Arguments]) -> EventKind:
     """A mapped shared object is a library load."""
-    kind = touched_kind(message)
-    return EventKind.LIBRARY if kind is EventKind.FILE and _SHARED_OBJECT.search(_named(read_args(message))) else kind
+    kind = touched_kind(message, args)
+    return EventKind.LIBRARY if kind is EventKind.FILE and _SHARED_OBJECT.search(_named(args())) else kind
 
 
-def kernel_read_kind(message: Any) -> EventKind:
+def kernel_read_kind(_message: Any, args: Callable[[], Arguments]) -> EventKind:
     """The kernel reads modules this way, and firmware, certificates, kexec images."""
-    return EventKind.MODULE if first(numbers(read_args(message)), 0) == _KERNEL_READ_MODULE else EventKind.FILE
+    return EventKind.MODULE if first(numbers(args()), 0) == _KERNEL_READ_MODULE else EventKind.FILE
 
 
 def _named(args: Arguments) -> str:
-    return first(paths(args) or texts(args), "")
+    """First path, else first text: asked of each file event before anybody wants its details."""
+    text: str | None = None
+    for which, value in args:
+        if which in PATHS:
+            return value.path or "/"
+        if which == "string_arg" and text is None:
+            text = value
+    return text or ""
 
 
-def file(name: str, message: Any, redact: Redact) -> Details:
+def file(name: str, args: Arguments, redact: Redact) -> Details:
     """Read a file, what was done to it, and the other path of a rename or link."""
-    args = read_args(message)
-    access = access_of(name, numbers(args))
-    path, target = _subjects(access, paths(args), texts(args))
+    ints, named, names = sorted_out(args)
+    access = access_of(name, ints)
+    path, target = (named[0], "") if access in _ALONE and named else _subjects(access, named, names)
     mode = None
     if access == "chmod" and name != "inode_setattr":  # which has no mode among its numbers
-        mode = first(numbers(args)[-1:], None)
-    found = FileAccess(redact(path)[0], access, mode if mode is None else mode & _MODE_BITS, redact(target)[0])
-    return details(message, file=found)
+        mode = first(ints[-1:], None)
+    shown = redact(path)[0]
+    if mode is None and not target:
+        return _plain(shown, access)
+    found = FileAccess(shown, access, mode if mode is None else mode & _MODE_BITS, redact(target)[0] if target else "")
+    return Details(None, found, None, _of_process(found))
+
+
+@lru_cache(maxsize=1_024)  # of at most a path's 4 KiB each, redacted; a node's programs open the same files all day
+def _plain(path: str, access: str) -> Details:
+    """Details of an access that only a path is known of, shared by all who do the same."""
+    found = FileAccess(path, access)
+    return Details(None, found, None, _of_process(found))
+
+
+def _of_process(found: FileAccess) -> Operation | None:
+    """Whose file below /proc it is: a rule must tell one's own from another's. As the reader's /proc numbers them."""
+    if not found.path.startswith("/proc/"):
+        return None
+    pid = found.path[len("/proc/") :].partition("/")[0]
+    is_pid = len(pid) <= _PID_DIGITS and pid.isascii() and pid.isdigit()
+    return Operation(found.access, target_pid=int(pid)) if is_pid else None
 
 
 def access_of(name: str, ints: list[int]) -> str:

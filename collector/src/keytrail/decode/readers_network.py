@@ -5,19 +5,14 @@ A reader runs only when a rule, an identity or an output asks. All text that may
 """
 
 from dataclasses import replace
-from typing import Any
 
 from keytrail.decode.arguments import (
     NUMBERS,
     Arguments,
     address,
-    details,
     first,
-    network,
     of_type,
     payload,
-    read_args,
-    returned,
     socket,
     texts,
 )
@@ -31,41 +26,32 @@ _INTERNET = ("AF_INET", "AF_INET6")
 _SENT = ("bytes_arg", "truncated_bytes_arg", "string_arg", "sock_arg")
 
 
-def other(_name: str, message: Any, _redact: Redact) -> Details:
+def other(_name: str, args: Arguments, _redact: Redact) -> Details:
     """Read a hook that Keytrail has no words for: its arguments, and its socket where it has one."""
-    return details(message, network=socket(read_args(message)))
+    return Details(network=socket(args))
 
 
-def connect(_name: str, message: Any, redact: Redact) -> Details:
+def connect(_name: str, args: Arguments, redact: Redact) -> Details:
     """Read a connect, close or listen: the socket, or for security_socket_connect the address asked for.
 
     At security_socket_connect the socket has no peer yet; the address is an argument of its own, of a unix socket
     a path, and one of the wrong family holds rubbish when a policy reads both.
     """
-    args = read_args(message)
     ends = socket(args)
+    if len(args) == 1 and ends is not None:  # as nearly always
+        return Details(ends)
     for asked in of_type(args, "sockaddrun_arg"):
         if asked.family == "AF_UNIX":
-            return details(message, network=Network("AF_UNIX", peer_address=redact(asked.path)[0]))
+            return Details(network=Network("AF_UNIX", peer_address=redact(asked.path)[0]))
     for asked in of_type(args, "sockaddr_arg"):
         if "AF_UNIX" in (asked.family, ends.family if ends is not None else ""):
-            return details(message, network=Network("AF_UNIX", cookie=ends.cookie if ends is not None else 0))
-        peer = address(asked.addr)
-        ends = replace(ends or Network(), family=asked.family, peer_address=peer, peer_port=asked.port)
-    return details(message, network=ends)
+            return Details(network=Network("AF_UNIX", cookie=ends.cookie if ends is not None else 0))
+        ends = _towards(ends or Network(), asked.family, address(asked.addr), asked.port)
+    return Details(network=ends)
 
 
-def accept(name: str, message: Any, redact: Redact) -> Details:
-    """Read inet_csk_accept: the connection is the returned socket, the argument is the listening one."""
-    value = returned(message)
-    if value is not None and value.HasField("sock_arg"):
-        return details(message, network=network(value.sock_arg))
-    return other(name, message, redact)
-
-
-def send(_name: str, message: Any, redact: Redact) -> Details:
+def send(_name: str, args: Arguments, redact: Redact) -> Details:
     """Read what was sent: size, peer, and what the first bytes say in clear."""
-    args = read_args(message)
     ends = _peer(args)
     data = payload(args) or first(texts(args), "").encode("utf-8", "replace")
     dns = ends is not None and _DNS_PORT in (ends.peer_port, ends.local_port)
@@ -73,7 +59,7 @@ def send(_name: str, message: Any, redact: Redact) -> Details:
         data = data[2:]  # over TCP each message follows its length (RFC 1035, 4.2.2)
     credential = "" if is_clear_metadata(data) else text_credentials(data)
     found = recognise(data, _size(args, len(data)), dns=dns, credential=credential)
-    return details(message, network=ends, payload=_redacted(found, redact))
+    return Details(network=ends, payload=_redacted(found, redact))
 
 
 def _peer(args: Arguments) -> Network | None:
@@ -83,8 +69,13 @@ def _peer(args: Arguments) -> Network | None:
     for to in of_type(args, "sockaddr_arg"):
         # A connected UDP socket has its peer in the socket; an unconnected one in the address (AF_UNSPEC otherwise).
         if to.family in _INTERNET and (ends is None or not ends.peer_port):
-            ends = replace(ends or Network(), family=to.family, peer_address=to.addr, peer_port=to.port)
+            ends = _towards(ends or Network(), to.family, to.addr, to.port)
     return ends
+
+
+def _towards(ends: Network, family: str, address_: str, port: int) -> Network:
+    """The same with another peer, without the detour through names that `replace` takes."""
+    return Network(family, ends.protocol, ends.local_address, ends.local_port, address_, port, ends.cookie)
 
 
 def _size(args: Arguments, captured: int) -> int:

@@ -4,17 +4,15 @@ Functions come without `security_`. All text that may leave the process goes thr
 """
 
 from signal import Signals
-from typing import Any
 
 from keytrail.decode.arguments import (
+    Arguments,
     capability_names,
-    details,
     enum_name,
     first,
     numbers,
     of_type,
     paths,
-    read_args,
     signed,
     text_at,
     texts,
@@ -66,27 +64,25 @@ MOUNT = {
 _CAPABILITY_BITS = 64
 
 
-def module(name: str, message: Any, redact: Redact) -> Details:
+def module(name: str, args: Arguments, redact: Redact) -> Details:
     """Read a kernel module, or the file that one is read from."""
     operation = MODULE[name]
-    args = read_args(message)
     named = [redact(path)[0] for path in paths(args)]
     names = [found.name for found in of_type(args, "module_arg")]
     if operation == "request" or name.startswith("module/"):  # elsewhere the text is the module's parameters
         names += texts(args)
     accessed = FileAccess(named[0], "read") if named else None
     target = redact(names[0])[0] if names else first(named, "")
-    return details(message, operation=Operation(operation, target), file=accessed)
+    return Details(operation=Operation(operation, target), file=accessed)
 
 
-def bpf(name: str, message: Any, redact: Redact) -> Details:
+def bpf(name: str, args: Arguments, redact: Redact) -> Details:
     """Read a BPF program, map, perf event, command or pinned object."""
     accessed = None
-    args = read_args(message)
     if named := paths(args) or texts(args):
         path = redact(named[0])[0]
         accessed = FileAccess(path, access_of(name, numbers(args)))
-        return details(message, operation=Operation("pin_access", path), file=accessed)
+        return Details(operation=Operation("pin_access", path), file=accessed)
     operation, target, type_ = "command", "", ""
     for program in of_type(args, "bpf_attr_arg", "bpf_prog_arg"):
         operation = "load" if name in ("bpf_check", "bpf_prog_load") else "use"
@@ -98,25 +94,24 @@ def bpf(name: str, message: Any, redact: Redact) -> Details:
         operation, target, type_ = "perf_event", perf.KprobeFunc, perf.Type
     for command in of_type(args, "bpf_cmd_arg"):
         type_ = enum_name(bpf_pb2.BpfCmd, command)
-    return details(message, operation=Operation(operation, redact(target)[0], type=type_))
+    return Details(operation=Operation(operation, redact(target)[0], type=type_))
 
 
-def set_ids(name: str, message: Any, _redact: Redact) -> Details:
+def set_ids(name: str, args: Arguments, _redact: Redact) -> Details:
     """Read a set*id call: the ids asked for, in order; `Details.returned` tells whether it was granted."""
-    return details(message, operation=Operation(name.removeprefix("__sys_"), ids=tuple(numbers(read_args(message)))))
+    return Details(operation=Operation(name.removeprefix("__sys_"), ids=tuple(numbers(args))))
 
 
-def capabilities(name: str, message: Any, _redact: Redact) -> Details:
+def capabilities(name: str, args: Arguments, _redact: Redact) -> Details:
     """Read capabilities asked for or committed, as names; a new user namespace has none."""
     ids: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
-    args = read_args(message)
     for sent in of_type(args, "process_credentials_arg"):
         ids = (sent.uid.value, sent.gid.value, sent.euid.value, sent.egid.value)
         names = capability_names(sent.caps.effective)
     for mask in of_type(args, "cap_effective_arg"):
         names = _mask_names(mask)
-    return details(message, operation=Operation(name, ids=ids, capabilities=names))
+    return Details(operation=Operation(name, ids=ids, capabilities=names))
 
 
 def _mask_names(mask: str) -> tuple[str, ...]:
@@ -127,9 +122,8 @@ def _mask_names(mask: str) -> tuple[str, ...]:
     return capability_names(number for number in range(_CAPABILITY_BITS) if bits >> number & 1)
 
 
-def trace(name: str, message: Any, redact: Redact) -> Details:
+def trace(name: str, args: Arguments, redact: Redact) -> Details:
     """Read a reach into another process: which one, and how."""
-    args = read_args(message)
     ints = numbers(args)
     if named := paths(args) or (texts(args) if name not in TRACE else []):  # /proc/PID/mem
         path = redact(named[0])[0]
@@ -137,7 +131,7 @@ def trace(name: str, message: Any, redact: Redact) -> Details:
         operation = "write_memory" if access == "write" else "read_memory"
         pid = path.removeprefix("/proc/").partition("/")[0]
         target_pid = int(pid) if pid.isdecimal() else 0
-        return details(message, operation=Operation(operation, path, target_pid), file=FileAccess(path, access))
+        return Details(operation=Operation(operation, path, target_pid), file=FileAccess(path, access))
     one, other = (*ints, 0, 0)[:2]
     if name == "ptrace":  # request, pid
         operation, pid_, flags = _PTRACE.get(one, "ptrace"), signed(other), one
@@ -146,33 +140,33 @@ def trace(name: str, message: Any, redact: Redact) -> Details:
     else:  # process_vm_*: pid, numbers of vectors
         operation, pid_, flags = TRACE.get(name, name), one, 0
     comm = redact(first(texts(args), ""))[0]
-    return details(message, operation=Operation(operation, comm, pid_, flags=flags))
+    return Details(operation=Operation(operation, comm, pid_, flags=flags))
 
 
-def mount(name: str, message: Any, redact: Redact) -> Details:
+def mount(name: str, args: Arguments, redact: Redact) -> Details:
     """Read a mount: where, of which type, with which flags.
 
     By position, for what the agent cannot read (a null pointer, or anything behind an empty string) is an `error_arg`
     and still takes its place. mount has source, target, type, flags; the others have their target first.
     """
-    operation, args = MOUNT[name], read_args(message)
+    operation = MOUNT[name]
     target = named[-1] if (named := paths(args)) else text_at(args, 1 if operation == "mount" else 0)
     type_ = text_at(args, 2) if operation == "mount" else ""
     flags = first(of_type(args, "size_arg", "long_arg", "uint_arg"), 0)
-    return details(message, operation=Operation(operation, redact(target)[0], type=redact(type_)[0], flags=flags))
+    return Details(operation=Operation(operation, redact(target)[0], type=redact(type_)[0], flags=flags))
 
 
-def namespace(name: str, message: Any, _redact: Redact) -> Details:
+def namespace(name: str, args: Arguments, _redact: Redact) -> Details:
     """Read a joining (setns) or leaving (unshare) of namespaces; `flags` are CLONE_NEW* bits."""
-    return details(message, operation=Operation(name, flags=first(numbers(read_args(message))[-1:], 0)))
+    return Details(operation=Operation(name, flags=first(numbers(args)[-1:], 0)))
 
 
-def kill(_name: str, message: Any, _redact: Redact) -> Details:
+def kill(_name: str, args: Arguments, _redact: Redact) -> Details:
     """Read a signal sent: which, and to whom (0 is the own group, negative a group). `flags` is the signal's number."""
-    ints = numbers(read_args(message))
+    ints = numbers(args)
     signal = first(ints[-1:], 0)
     target = signed(ints[0]) if len(ints) > 1 else 0
-    return details(message, operation=Operation(_signal_name(signal), target_pid=target, flags=signal))
+    return Details(operation=Operation(_signal_name(signal), target_pid=target, flags=signal))
 
 
 def _signal_name(number: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from keytrail.decode.arguments import read_args
 from keytrail.decode.hooks import hook_for, plain_function
 from keytrail.decode.payloads import clear_part
 from keytrail.decode.processes import Redact
@@ -72,7 +73,7 @@ def _hook(inner: Any, redact: Redact, *, user_space: bool) -> None:
     sends = not user_space and hook_for(function).kind is EventKind.SEND
     clear = b""
     if sends:
-        clear = _clear(send(function, inner, redact))
+        clear = _clear(send(function, read_args(inner), redact))
     returned = [getattr(inner, "return")] if "return" in inner.DESCRIPTOR.fields_by_name else []
     for argument in (*inner.args, *getattr(inner, "data", ()), *returned):
         _argument(argument, redact, clear or _MARK.encode(), written=user_space or sends)

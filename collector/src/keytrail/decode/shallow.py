@@ -37,11 +37,13 @@ _KEPT: Final = {
         "tid",
         "in_init_tree",
         "environment_variables",
+        "ns",
         "cap",
         "binary_properties",
         "process_credentials",
     ),
     _READ_POD: ("namespace", "name", "uid", "container", "workload", "workload_kind"),
+    "Namespaces": ("mnt", "pid"),
     "GetEventsResponse": (
         *(field.name for field in events_pb2.GetEventsResponse.DESCRIPTOR.oneofs_by_name["event"].fields),
         "node_name",

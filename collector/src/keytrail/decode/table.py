@@ -74,7 +74,7 @@ class ProcessTable:
         """
         earlier = self._by_pid.get(process.pid)
         if process.environment is None:
-            self._complete(process, earlier, announced=announced)
+            self._complete(process, self.get(process.exec_id) or earlier, announced=announced)
         if process.exec_id in self._exited.images:  # announced after its end: events are not strictly in order
             self._keep_exited(process)
             return process
@@ -130,7 +130,7 @@ class ProcessTable:
         """Take over what an earlier image or the parent knows."""
         if earlier is not None and (earlier.exec_id == process.exec_id or is_survivor(earlier, process)):
             process.environment = earlier.environment
-            process.attribution = earlier.attribution
+            process.attribution, process.opened = earlier.attribution, earlier.opened
             process.pod = process.pod or earlier.pod
             self.survivors += earlier.exec_id != process.exec_id
             return

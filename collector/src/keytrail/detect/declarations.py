@@ -111,7 +111,7 @@ def _env(parameters: tuple[tuple[str, str], ...]) -> cel.Env:
 
 def activation(event: Event, constants: Constants) -> dict[str, Any]:
     """What the engine evaluates a condition on: every field of the environment, read from the event."""
-    scope = {**NAMES, "e": event, "details": event.details}
+    scope = {**NAMES, "e": event}
     values: dict[str, Any] = {}
     for one in VARIABLES:
         found = _read(one.source, scope)
@@ -125,7 +125,7 @@ def activation(event: Event, constants: Constants) -> dict[str, Any]:
 
 
 def _read(source: str, scope: dict[str, Any]) -> Any:
-    text = source.format(o="o", e="e", details="details")
+    text = source.format(o="o", e="e")
     return eval(text, scope)  # noqa: S307 - sources are our own table, never a rule's text
 
 

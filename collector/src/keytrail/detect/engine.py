@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from keytrail.detect.functions import CelError
-from keytrail.detect.program import Program, Slot, build
+from keytrail.detect.program import Program, build
 from keytrail.detect.rule_check import CheckedRule, RuleError, check_rule
 from keytrail.detect.rule_state import RuleState
 from keytrail.domain.event import Event, EventKind
@@ -44,7 +44,7 @@ class Engine:
         """Findings above the budget, which only a summary tells of, by rule."""
         self.refused: dict[str, list[Fault]] = {}
         """Rules that were wrong when this engine was loaded; an earlier version of them may be in force."""
-        self._program: Program = build(self.rules, self._failed)
+        self._program: Program = build(self.rules, self._failed, self._waits)
         self._detect = self._program.detect
         self._slots = self._program.slots
         self._states = [self._state(number, budget, previous) for number in range(len(self.rules))]
@@ -107,10 +107,11 @@ class Engine:
     def detect(self, event: Event) -> Sequence[Finding]:
         """Findings of one event, and summaries whose time has come."""
         now_ns = event.time_ns
-        self._now_ns = max(self._now_ns, now_ns)
-        ended = (
-            self._ended(now_ns) if self._due_ns <= now_ns or now_ns < self._now_ns - _SET_BACK_NS or self._left else ()
-        )
+        if now_ns > self._now_ns:  # noqa: PLR1730 - `max` is a call, for every event
+            self._now_ns = now_ns
+        ended: Sequence[Finding] = ()
+        if self._due_ns <= now_ns or now_ns < self._now_ns - _SET_BACK_NS or self._left:
+            ended = self._ended(now_ns)
         function = self._detect.get(event.kind)
         if function is None:
             return ended
@@ -130,15 +131,11 @@ class Engine:
 
     def _hit(self, hits: tuple[int, ...], event: Event) -> list[Finding]:
         found: list[Finding] = []
-        # The last step of a sequence first: one event cannot be two steps of it.
-        for slot in (
-            sorted((self._slots[hit] for hit in hits), key=_last_step_first)
-            if len(hits) > 1
-            else [self._slots[hits[0]]]
-        ):
+        for hit in sorted(hits):
+            slot = self._slots[hit]
             state = self._states[slot.rule]
             try:
-                found += state.hit(slot.step, event, self._now_ns)
+                made = state.hit(slot.step, event, self._now_ns)
             except Exception as error:  # noqa: BLE001 - a rule's own boundary: a fault in one never affects others
                 self._report(slot.rule, error)
                 continue
@@ -146,10 +143,16 @@ class Engine:
                 self.suppressed[state.rule.name] += 1
             elif state.newly_over_budget:
                 self.over_budget[state.rule.name] += 1
+            elif not made:  # a step, or counted towards a threshold: no window has begun
+                continue
+            found += made
             due = state.due_ns
             if due is not None and due < self._due_ns:
                 self._due_ns = due
         return found
+
+    def _waits(self, slot: int) -> bool:
+        return self._states[self._slots[slot].rule].waits(self._now_ns)
 
     def _failed(self, slot: int, error: Exception) -> None:
         self._report(self._program.slots[slot].rule, error)
@@ -202,10 +205,6 @@ class Engine:
     def _take_left(self) -> list[Finding]:
         left, self._left = self._left, []
         return left
-
-
-def _last_step_first(slot: Slot) -> tuple[int, int]:
-    return slot.rule, -slot.step
 
 
 def _enabled(rule: DetectionRule, tuning: RuleTuning | None, wanted: Collection[Maturity]) -> bool:

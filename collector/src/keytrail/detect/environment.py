@@ -3,7 +3,7 @@
 The one table from which the checker's declarations, the generated code, the oracle's messages and
 docs/rule-language.md (`docs`) are made, so that none of them can know a field that the others do not.
 
-A field's source is Python, over `{o}` (the object of the message), `{e}` (the event) and `{details}` (its cold part).
+A field's source is Python, over `{o}` (the object of the message) and `{e}` (the event).
 It must be cheap, pure and never raise; what it calls stands in `reading`. Knows no rule and no compiler.
 """
 
@@ -60,7 +60,7 @@ class Variable:
     message: Message
     meaning: str
     source: str
-    """Python, over `{e}` and `{details}`: an object, or a tuple of them; never None."""
+    """Python, over `{e}`: an object, or a tuple of them; never None."""
     many: int = 0
     """Most objects that a list holds; 0: no list."""
 
@@ -98,6 +98,8 @@ PROCESS: Final = Message(
         _bool("in_init_tree", "Started by the container's own processes, not brought in from outside (`kubectl exec`)."),
         _bool("preexisting", "Ran before the agent did. A rule sees such processes only when it mentions this field."),
         _bool("truncated", "The agent could not read command line or environment."),
+        _text("partial", "Why something about its workload is not known: `unknown_container`, `forged`, `not_announced`, ...", "partial({o})"),
+        _text("claimed_pod", "`namespace/name` of the pod whose container's id it bears, even if it does not run there.", "claimed_pod({o})"),
         _texts("argument_credentials", "Names of the credential patterns that were redacted on the command line."),
         _texts("environment", "Names of the variables that are set; empty too when the agent does not capture them.", "({o}.environment or ())"),
         _bool("environment_known", "Whether `environment` could be looked at.", "({o}.environment is not None)"),
@@ -118,7 +120,8 @@ POD: Final = Message(
         _text("image", "Image of the container.", "{o}.container.image"),
         _bool("privileged", "Whether the container is privileged.", "{o}.container.privileged"),
         Field("labels", "map(string, string)", "The pod's labels.", "{o}.labels"),
-        _texts("exec_commands", "Commands of its probes and lifecycle hooks, as `process.arguments` shows them.", "exec_commands({o})"),
+        _texts("exec_commands", "Commands of its probes and lifecycle hooks, as `process.arguments` shows them."),
+        _bool("host_network", "Whether it uses the node's network."),
         _bool("maybe_exec_probe", "The agent saw the command line of a probe; anyone who runs the same gets this."),
     ),
 )  # fmt: skip
@@ -134,8 +137,8 @@ EVENT: Final = Message(
         _int("tid", "Thread that acted; 0 when unknown."),
         _int("returned", "What the hooked function returned.", "({o}.returned or 0)", "({o}.returned is not None)"),
         _text("action", "What the policy made the agent do, such as `SIGKILL`."),
-        _texts("tags", "The policy's tags.", "{details}.tags"),
-        _text("build_id", "Build id of a loaded library, hexadecimal.", "{details}.build_id"),
+        _texts("tags", "The policy's tags.", "{e}.details.tags"),
+        _text("build_id", "Build id of a loaded library, hexadecimal.", "{e}.details.build_id"),
         _bool("time_estimated", "The agent sent no time: that of the event before is used."),
     ),
 )  # fmt: skip
@@ -228,6 +231,8 @@ IDENTITY: Final = Message(
         _bool("mapped", "False for a variable that looks like a credential and that nothing knows.", "({o}.mapped and {o}.identity_id != '')"),
         _text("evidence", "Kind of evidence: `env`, `argv`, `file`, `secret`, ...", "({o}.identity_id and {o}.kind.value)"),
         _text("name", "What was seen: the variable, the word, the file.", "{o}.name"),
+        _text("secret", "`namespace/name/key` of the Secret that it comes from, as the Pod's spec says.", "secret({o})"),
+        _bool("undeclared", "A variable that neither the Pod's spec nor the container's image gave the process."),
         _texts("violations", "What the event has against the mapping's `allowed`: `workload`, `binary`, `destination`; `destination-unverified` where a host is expected and no name was seen.", "unexpected({o}, {e})"),
     ),
 )  # fmt: skip
@@ -256,11 +261,11 @@ VARIABLES: Final[tuple[Variable, ...]] = (
     Variable("ancestors", PROCESS, "Parent first, as far as known.", "ancestors({e})", many=32),
     Variable("pod", POD, "The pod that the process runs in.", "({e}.process.pod or NO_POD)"),
     Variable("event", EVENT, "The event itself.", "{e}"),
-    Variable("network", NETWORK, "Both ends of a socket.", "({details}.network or NO_NETWORK)"),
-    Variable("file", FILE, "A file and what was done to it.", "({details}.file or NO_FILE)"),
-    Variable("payload", PAYLOAD, "What was recognised in sent data.", "({details}.payload or NO_PAYLOAD)"),
-    Variable("operation", OPERATION, "What a module, bpf, privilege, trace, mount, namespace or kill event did.", "({details}.operation or NO_OPERATION)"),
-    Variable("exit", EXIT, "How the process ended.", "({details}.exit or NO_EXIT)"),
+    Variable("network", NETWORK, "Both ends of a socket.", "({e}.network or NO_NETWORK)"),
+    Variable("file", FILE, "A file and what was done to it.", "({e}.file or NO_FILE)"),
+    Variable("payload", PAYLOAD, "What was recognised in sent data.", "({e}.payload or NO_PAYLOAD)"),
+    Variable("operation", OPERATION, "What a module, bpf, privilege, trace, mount, namespace or kill event did.", "({e}.operation or NO_OPERATION)"),
+    Variable("exit", EXIT, "How the process ended.", "({e}.exit or NO_EXIT)"),
     Variable("credentials", CREDENTIALS, "Ids and capabilities at exec, from agents that send them.", "({e}.credentials or NO_CREDENTIALS)"),
     Variable("identity", IDENTITY, "The primary machine identity of the process.", "primary({e})"),
     Variable("identities", IDENTITY, "All evidence of machine identities, strongest first.", "evidence({e})", many=64),

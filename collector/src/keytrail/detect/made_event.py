@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
+from keytrail.domain.declared import SecretKey
 from keytrail.domain.event import (
     Credentials,
     Details,
@@ -22,6 +23,7 @@ from keytrail.domain.event import (
     Payload,
 )
 from keytrail.domain.identity import Attribution, Evidence, EvidenceKind, Strength, Unknown
+from keytrail.domain.placement import Partial, Placement
 from keytrail.domain.process import Container, Pod, Process
 from keytrail.domain.resources import Allowed
 from keytrail.domain.shape import Fault, FieldPath, described, read, suggestion
@@ -29,10 +31,13 @@ from keytrail.domain.shape import Fault, FieldPath, described, read, suggestion
 _BASE_NS: Final = 1_790_000_000_000_000_000
 _PROCESS: Final = (
     *("binary", "arguments", "cwd", "pid", "uid", "auid", "exec_id", "parent_exec_id", "container_id"),
-    *("flags", "in_init_tree", "argument_credentials", "environment"),
+    *("flags", "in_init_tree", "argument_credentials", "environment", "partial", "claimed_pod"),
 )
 _CONTAINER: Final = {"container": "name", "container_id": "id", "image": "image", "privileged": "privileged"}
-_POD: Final = ("namespace", "name", "uid", "workload", "workload_kind", "service_account", "labels", "maybe_exec_probe")
+_POD: Final = (
+    *("namespace", "name", "uid", "workload", "workload_kind", "service_account", "labels"),
+    *("host_network", "exec_commands", "maybe_exec_probe"),
+)
 _EVENT: Final = ("kind", "type", "function", "policy", "node", "tid", "returned", "action", "tags", "build_id", "at")
 _IDENTITY: Final = {
     "id": "identity_id",
@@ -44,6 +49,8 @@ _IDENTITY: Final = {
     "strength": "strength",
     "evidence": "kind",
     "name": "name",
+    "secret": "secret",
+    "undeclared": "undeclared",
 }
 """Name in conditions to attribute of the evidence."""
 _ALLOWED: Final = "allowed"
@@ -165,7 +172,11 @@ def _process(given: Mapping[str, Any], pod: Pod | None, pid: int = 100) -> Proce
     values["environment"] = tuple(values["environment"]) if "environment" in values else None
     if values.pop("preexisting", False):
         values["flags"] = f"procFS {values.get('flags', '')}".strip()
-    return Process(values.pop("exec_id"), pod=pod, **values)
+    partial, claimed = values.pop("partial", ""), values.pop("claimed_pod", "")
+    made = Process(values.pop("exec_id"), pod=pod, **values)
+    if partial or claimed:
+        made.placement = Placement(Partial(partial) if partial else None, claimed=claimed)
+    return made
 
 
 def _pod(data: Mapping[str, Any]) -> Pod | None:
@@ -174,7 +185,8 @@ def _pod(data: Mapping[str, Any]) -> Pod | None:
     given = _mapping(data, "pod", (*_POD, *_CONTAINER))
     container = Container(**{_CONTAINER[name]: value for name, value in given.items() if name in _CONTAINER})
     return Pod(
-        **{"namespace": "", "name": "", **{name: given[name] for name in _POD if name in given}}, container=container
+        **{"namespace": "", "name": "", **{name: _frozen(given[name]) for name in _POD if name in given}},
+        container=container,
     )
 
 
@@ -196,14 +208,18 @@ def _evidence(given: Mapping[str, Any]) -> Evidence:
         if allowed is None:
             raise MadeEventError(("identity", _ALLOWED, *faults[0].path), faults[0].message)
         values[_ALLOWED] = (allowed,)
+    if "secret" in values:
+        values["secret"] = SecretKey(*str(values["secret"]).split("/", 2))
     return Evidence(**values | {"kind": EvidenceKind(values["kind"]), "strength": Strength[values["strength"].upper()]})
 
 
 def _part(data: Mapping[str, Any], name: str, type_: type, defaults: Mapping[str, object]) -> Any:
     given = _mapping(data, name, tuple(field.name for field in fields(type_)))
-    return type_(
-        **{**defaults, **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}}
-    )
+    return type_(**{**defaults, **{key: _frozen(value) for key, value in given.items()}})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _argument(data: object, index: int) -> HookArgument:

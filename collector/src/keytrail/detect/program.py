@@ -1,25 +1,27 @@
 """Checked rules in, Python functions out: one for each kind of event, and for each rule its message and keys.
 
-The function of a kind tests the conditions of all rules one after the other and returns the numbers of those that hold,
-an empty tuple for nearly every event. A condition that raises ends there, is reported, and leaves the others alone.
+The function of a kind (`detector`) tests the conditions of all rules and returns the numbers of those that hold, an
+empty tuple for nearly every event.
 Knows nothing of state: `engine` decides what a hit means.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
+from keytrail.detect.detector import detector, learn, top, translator
 from keytrail.detect.message import shown
 from keytrail.detect.reading import NAMES
-from keytrail.detect.rule_check import CheckedRule, Expression, Step
-from keytrail.detect.translation import GLOBALS, Locals, Symbols, Translator
+from keytrail.detect.rule_check import CheckedRule, Expression
+from keytrail.detect.translation import GLOBALS, Locals, Symbols
 from keytrail.domain.event import Event, EventKind
 
 Detect = Callable[[Event], tuple[int, ...]]
-"""Numbers of the slots whose condition holds."""
+"""Numbers of the slots whose condition holds, in no order; hits are taken in theirs."""
 Failed = Callable[[int, Exception], None]
 """Called with a slot whose condition has no value."""
-_TOP: Final = ("    process = e.process", "    pod = process.pod or NO_POD")
+Waits = Callable[[int], bool]
+"""Whether the rule of a slot has seen a step before it, without which this one is not worth asking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +53,18 @@ class Program:
     """For reading it, not for running."""
 
 
-def build(rules: Sequence[CheckedRule], failed: Failed) -> Program:
-    """Generate and load the code of all rules."""
+def build(rules: Sequence[CheckedRule], failed: Failed, waits: Waits | None = None) -> Program:
+    """Generate and load the code of all rules. Without `waits` all steps of a sequence are asked of each event."""
     symbols = Symbols()
-    slots = [Slot(number, step) for number, rule in enumerate(rules) for step in range(len(rule.steps))]
+    # The last step of a sequence first: one event cannot be two steps of it.
+    slots = [Slot(number, step) for number, rule in enumerate(rules) for step in reversed(range(len(rule.steps)))]
+    following = frozenset() if waits is None else frozenset(at for at, slot in enumerate(slots) if slot.step)
     texts, kinds = [], []
     for kind in EventKind:
         steps = [(at, rules[slot.rule].steps[slot.step]) for at, slot in enumerate(slots)]
         wanted = [(at, step) for at, step in steps if kind in step.kinds]
         if wanted:
-            texts.append(_detector(kind, wanted, symbols))
+            texts.append(detector(kind, wanted, symbols, following))
             kinds.append(kind)
     for number, rule in enumerate(rules):
         texts.append(_function(f"message_{number}", f'"".join({_joined(rule.message, symbols)})'))
@@ -73,7 +77,8 @@ def build(rules: Sequence[CheckedRule], failed: Failed) -> Program:
             )
         ]
     source = "\n\n".join(texts)
-    scope: dict[str, Any] = {**NAMES, **GLOBALS, **symbols.constants, "shown": shown, "failed": failed}
+    called = {"shown": shown, "learn": learn, "failed": failed, "waits": waits}
+    scope: dict[str, Any] = {**NAMES, **GLOBALS, **symbols.constants, **called}
     exec(compile(source, "<rules>", "exec"), scope)  # noqa: S102 - generated from checked trees; a rule's text is only in literals
     return Program(
         {kind: scope[f"detect_{kind}"] for kind in kinds},
@@ -89,44 +94,16 @@ def build(rules: Sequence[CheckedRule], failed: Failed) -> Program:
 def condition_function(expression: Expression) -> Callable[[Event], bool]:
     """Generate the code of one condition alone, as it stands in a detector."""
     symbols, names = Symbols(), Locals()
-    code = _code(expression, symbols, names)
+    code = translator(expression, symbols, names).translate()
     scope: dict[str, Any] = {**NAMES, **GLOBALS, **symbols.constants}
-    source = "\n".join(["def holds(e):", *_top(names), f"    return {code}"])
+    source = "\n".join(["def holds(e):", "    process = e.process", *top(names), f"    return {code}"])
     exec(compile(source, "<condition>", "exec"), scope)  # noqa: S102 - as in `build`
     holds: Callable[[Event], bool] = scope["holds"]
     return holds
 
 
-def _top(names: Locals) -> list[str]:
-    """What stands before the conditions: what every event has at hand, and names for the rest."""
-    lines = [*_TOP, *(f"    {name} = {source}" for name, source in names.hot_fields.items())]
-    return [*lines, f"    {' = '.join(sorted(names.lazy))} = None"] if names.lazy else lines
-
-
-def _detector(kind: EventKind, wanted: Iterable[tuple[int, Step]], symbols: Symbols) -> str:
-    names = Locals()
-    lines = []
-    for at, step in wanted:
-        tests = [f"not {_code(one, symbols, names)}" for one in step.exceptions]
-        guard = [] if step.sees_preexisting else ["announced"]
-        whole = " and ".join([*guard, _code(step.condition, symbols, names), *tests])
-        lines += [
-            "    try:",
-            f"        if {whole}:",
-            f"            hits += ({at},)",
-            "    except Exception as error:",
-            f"        failed({at}, error)",
-        ]
-    top = [*_top(names), "    announced = not process.preexisting", "    hits = ()"]
-    return "\n".join([f"def detect_{kind}(e):", *top, *lines, "    return hits"])
-
-
-def _code(expression: Expression, symbols: Symbols, names: Locals, *, nested: bool = False) -> str:
-    return Translator(expression.condition, expression.analysis, symbols, names).translate(nested=nested)
-
-
 def _function(name: str, value: str) -> str:
-    return "\n".join([f"def {name}(e):", *_TOP, f"    return {value}"])
+    return "\n".join([f"def {name}(e):", "    process = e.process", *top(Locals()), f"    return {value}"])
 
 
 def _joined(parts: Iterable[str | Expression], symbols: Symbols) -> str:
@@ -141,5 +118,5 @@ def _tuple(parts: Iterable[Expression], symbols: Symbols) -> str:
 def _single(expression: Expression, symbols: Symbols) -> str:
     """Code of a field that stands alone, with what a detector would have read at its top put in its place."""
     names = Locals()
-    code = _code(expression, symbols, names, nested=True)
+    code = translator(expression, symbols, names).translate(nested=True)
     return names.hot_fields.get(code, code)

@@ -48,10 +48,23 @@ def unexpected(found: Evidence, event: Event) -> tuple[str, ...]:
     return violations(found.allowed, event) if found.allowed else ()
 
 
-def exec_commands(pod: Pod) -> tuple[str, ...]:
-    """Commands of the pod's probes and hooks; none until Pod specs are read."""
-    commands: tuple[str, ...] = getattr(pod, "exec_commands", ())
-    return commands
+def secret(found: Evidence) -> str:
+    """The Secret's key that evidence comes from."""
+    key = found.secret
+    return "" if key is None else f"{key.namespace}/{key.name}/{key.key}".rstrip("/")
+
+
+def partial(process: Process) -> str:
+    """What is not known of the process's place."""
+    placement = process.placement
+    return "" if placement is None or placement.partial is None else placement.partial.value
+
+
+def claimed_pod(process: Process) -> str:
+    """The pod that the process's container id leads to, whether or not it is believed."""
+    if process.pod is not None:
+        return f"{process.pod.namespace}/{process.pod.name}"
+    return "" if process.placement is None else process.placement.claimed
 
 
 def number(value: int | str | bytes) -> int:
@@ -82,7 +95,9 @@ NAMES: Final[dict[str, object]] = {
     "primary": primary,
     "evidence": evidence,
     "unexpected": unexpected,
-    "exec_commands": exec_commands,
+    "secret": secret,
+    "partial": partial,
+    "claimed_pod": claimed_pod,
     "number": number,
     "plain_text": plain_text,
 }

@@ -4,12 +4,14 @@ In: a step of the rule whose condition held, with its event. Out: findings and s
 `state` as the rule asks for them: sequence or threshold first, then suppression, then the budget. Knows no other rule.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import islice
+from typing import Final
 
 from keytrail.detect.program import RuleCode
 from keytrail.detect.rule_check import CheckedRule
-from keytrail.detect.state import Budget, Counter, Sequencer, Suppressor, digest
+from keytrail.detect.state import ITEM_CHARACTERS, Budget, Counter, Key, Sequencer, Suppressor, small
 from keytrail.domain.event import Event
 from keytrail.domain.finding import Finding, Snapshot
 from keytrail.domain.process import Process
@@ -17,6 +19,9 @@ from keytrail.domain.rules import SequenceScope, duration_ns
 
 _FOREBEARS = 2
 """Parent and grandparent: `sh -c 'cat key | curl ...'` has both programs below one shell."""
+_SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh"})
+_COMMAND_LINE: Final = re.compile(r"(?:-[A-Za-z-]+ )*-[a-z]*c ")
+"""Options of a shell that was started to run one command line, such as `-c` and `--norc -ec`."""
 
 
 class RuleState:
@@ -28,7 +33,8 @@ class RuleState:
         self._code = code
         self._budget = Budget(budget)
         self._suppressor = Suppressor(duration_ns(spec.suppress.window)) if spec.suppress else None
-        self._counter = Counter(spec.threshold.count, duration_ns(spec.threshold.window)) if spec.threshold else None
+        self._threshold = spec.threshold.count if spec.threshold else 0
+        self._counter = Counter(self._threshold, duration_ns(spec.threshold.window)) if spec.threshold else None
         self._sequencer = Sequencer(duration_ns(spec.sequence.within), len(rule.steps)) if spec.sequence else None
         self.newly_suppressed = False
         self.newly_over_budget = False
@@ -42,31 +48,34 @@ class RuleState:
         self.newly_suppressed = self.newly_over_budget = False
         steps: tuple[Snapshot, ...] = ()
         if self._sequencer is not None:
-            before = self._sequencer.advance(step, self._scopes(event), event, now_ns)
+            before = self._sequencer.advance(step, self._ties(event), self._ties(event, kept=True), event, now_ns)
             if before is None:
                 return []
             steps = before
         count = self._counted(event, now_ns)
         return [] if count is None else self._found(event, steps, count, now_ns)
 
+    def waits(self, now_ns: int) -> bool:
+        """Whether a sequence has begun: mostly none has, and then its later steps need not be asked for."""
+        return self._sequencer is not None and self._sequencer.waits(now_ns)
+
     def _counted(self, event: Event, now_ns: int) -> int | None:
         """0 without a threshold, its count when it is reached now, None while it is not."""
-        threshold = self.rule.rule.spec.threshold
-        if self._counter is None or threshold is None:
+        if self._counter is None:
             return 0
-        key = digest(self._code.count_key(event))
+        key = small(self._code.count_key(event))
         if self.rule.distinct is None:
             reached = self._counter.reaches(key, now_ns)
         else:
-            reached = self._counter.reaches_distinct(key, digest(self._code.distinct(event)), now_ns)
-        return threshold.count if reached else None
+            reached = self._counter.reaches_distinct(key, small(self._code.distinct(event), ITEM_CHARACTERS), now_ns)
+        return self._threshold if reached else None
 
     def _found(self, event: Event, steps: tuple[Snapshot, ...], count: int, now_ns: int) -> list[Finding]:
-        key = b""
+        key: Key = b""
         found: list[Finding] = []
         if self._suppressor is not None:
             found += self._suppressor.ended(now_ns)
-            key = digest(self._code.suppress_key(event))
+            key = small(self._code.suppress_key(event))
             if self._suppressor.is_repeat(key):
                 self.newly_suppressed = True
                 return found
@@ -82,8 +91,8 @@ class RuleState:
     def _made(self, event: Event, steps: tuple[Snapshot, ...], count: int) -> Finding:
         return Finding(self.rule.rule, self.rule.version, self._code.message(event), Snapshot(event), steps, count)
 
-    def _scopes(self, event: Event) -> Iterator[str]:
-        """What steps of a sequence may have in common."""
+    def _ties(self, event: Event, *, kept: bool = False) -> Iterator[str]:
+        """What a step looks for among the steps before it; `kept`: under what it waits for the next."""
         sequence = self.rule.rule.spec.sequence
         process = event.process
         if sequence is not None and sequence.by is SequenceScope.POD:
@@ -92,8 +101,11 @@ class RuleState:
             return
         if process.exec_id:
             yield process.exec_id
-        if sequence is not None and sequence.by is SequenceScope.TREE:
-            yield from (one.exec_id for one in islice(event.ancestors(), _FOREBEARS) if _tells(one))
+        if sequence is not None and sequence.by in {SequenceScope.TREE, SequenceScope.COMMAND}:
+            # Whoever starts programs for a living (a login shell, cron, sshd, an agent) makes no family of them.
+            narrow = kept and sequence.by is SequenceScope.COMMAND
+            above = (one for one in islice(event.ancestors(), _FOREBEARS) if _tells(one))
+            yield from (one.exec_id for one in above if not narrow or _runs_one_command(one))
 
     # -- time
 
@@ -132,3 +144,8 @@ class RuleState:
 def _tells(process: Process) -> bool:
     """Whether having the process as a forebear means anything: everything descends from PID 1 and the kernel."""
     return process.pid > 1 and process.exec_id != ""
+
+
+def _runs_one_command(process: Process) -> bool:
+    """Whether it is a shell that runs one command line and ends: then all below it is one piece of work."""
+    return process.name in _SHELLS and _COMMAND_LINE.match(process.arguments) is not None

@@ -2,7 +2,7 @@
 
 In: that a condition held, for which key, at which time. Out: whether that makes a finding, and later how many repeats
 it stood for. Time is what the engine says, a clock made of the events' own times; nothing here looks at a real one.
-Keys are digests: whoever starts a process chooses the texts in them, and their length. Knows no condition.
+Long keys are digests: whoever starts a process chooses the texts in them. Knows no condition.
 """
 
 from collections import OrderedDict, deque
@@ -18,10 +18,28 @@ MINUTE_NS: Final = 60_000_000_000
 _KEYS: Final = 4_096
 _ITEMS: Final = 65_536
 _PARTIALS: Final = 8_192
+_CHARACTERS: Final = 128
+"""Of a key: two exec ids and an address."""
+ITEM_CHARACTERS: Final = 32
+"""Of a value that is counted: there are many more of them."""
+
+Key = tuple[Any, ...] | bytes
 
 
-def digest(key: tuple[Any, ...]) -> bytes:
-    """A key in 16 bytes; injective but for collisions of the hash, since it is made of a tuple's repr."""
+def small(key: tuple[Any, ...], limit: int = _CHARACTERS) -> Key:
+    """A key that may be kept: itself when it holds numbers and a few characters, else its digest.
+
+    The digest is injective but for collisions of the hash, since it is made of a tuple's repr.
+    """
+    characters = 0
+    for one in key:
+        if type(one) is str:
+            characters += len(one)
+        elif type(one) is not int and type(one) is not bool:
+            break
+    else:
+        if characters <= limit:
+            return key
     return blake2b(repr(key).encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
@@ -40,10 +58,10 @@ class Suppressor:
 
     def __init__(self, window_ns: int) -> None:
         self._window_ns = window_ns
-        self._repeats: OrderedDict[bytes, _Repeats] = OrderedDict()  # in the order in which their windows end
+        self._repeats: OrderedDict[Key, _Repeats] = OrderedDict()  # in the order in which their windows end
         self.evicted = 0
 
-    def is_repeat(self, key: bytes) -> bool:
+    def is_repeat(self, key: Key) -> bool:
         """Whether a window of this key is open; counts the repeat."""
         repeats = self._repeats.get(key)
         if repeats is None:
@@ -51,7 +69,7 @@ class Suppressor:
         repeats.count += 1
         return True
 
-    def begin(self, key: bytes, finding: Finding, now_ns: int) -> Iterator[Finding]:
+    def begin(self, key: Key, finding: Finding, now_ns: int) -> Iterator[Finding]:
         """Open a window; a full memory ends the oldest early, with its summary."""
         if len(self._repeats) >= _KEYS:
             self.evicted += 1
@@ -125,15 +143,18 @@ class Counter:
     def __init__(self, count: int, window_ns: int) -> None:
         self._count = count
         self._window_ns = window_ns
-        self._seen: OrderedDict[bytes, OrderedDict[bytes, int]] = OrderedDict()
-        self._events: OrderedDict[bytes, deque[int]] = OrderedDict()
+        self._seen: OrderedDict[Key, OrderedDict[Key, int]] = OrderedDict()
+        self._events: OrderedDict[Key, deque[int]] = OrderedDict()
         self._items = 0
         self.evicted = 0
 
-    def reaches(self, key: bytes, now_ns: int) -> bool:
+    def reaches(self, key: Key, now_ns: int) -> bool:
         """Count an event; whether it makes the threshold, after which counting starts from nothing."""
-        times = self._events.setdefault(key, deque())
-        self._events.move_to_end(key)
+        times = self._events.get(key)
+        if times is None:
+            times = self._events[key] = deque()
+        else:
+            self._events.move_to_end(key)
         times.append(now_ns)
         self._items += 1
         while times[0] <= now_ns - self._window_ns:
@@ -145,13 +166,18 @@ class Counter:
         self._bound(self._events)
         return reached
 
-    def reaches_distinct(self, key: bytes, value: bytes, now_ns: int) -> bool:
+    def reaches_distinct(self, key: Key, value: Key, now_ns: int) -> bool:
         """Count a value that was not seen within the window."""
-        values = self._seen.setdefault(key, OrderedDict())
-        self._seen.move_to_end(key)
-        self._items += value not in values
+        values = self._seen.get(key)
+        if values is None:
+            values = self._seen[key] = OrderedDict()
+        else:
+            self._seen.move_to_end(key)
+        if value in values:
+            values.move_to_end(value)
+        else:
+            self._items += 1
         values[value] = now_ns
-        values.move_to_end(value)
         while next(iter(values.values())) <= now_ns - self._window_ns:
             values.popitem(last=False)
             self._items -= 1
@@ -161,7 +187,7 @@ class Counter:
         self._bound(self._seen)
         return reached
 
-    def _bound(self, kept: OrderedDict[bytes, Any]) -> None:
+    def _bound(self, kept: OrderedDict[Key, Any]) -> None:
         while len(kept) > _KEYS or self._items > _ITEMS:
             _, oldest = kept.popitem(last=False)
             self._items -= len(oldest)
@@ -192,19 +218,23 @@ class Sequencer:
         self._waiting: OrderedDict[tuple[int, str], _Partial] = OrderedDict()
         self.evicted = 0
 
-    def advance(self, step: int, scopes: Iterable[str], event: Event, now_ns: int) -> tuple[Snapshot, ...] | None:
-        """Take an event that is a step; the steps before when it was the last, None while it is not."""
-        scopes = tuple(dict.fromkeys(scopes))
+    def advance(
+        self, step: int, sought: Iterable[str], kept: Iterable[str], event: Event, now_ns: int
+    ) -> tuple[Snapshot, ...] | None:
+        """Take an event that is a step; the steps before when it was the last, None while it is not.
+
+        It follows a step that was kept under something it seeks, and is then kept itself for the next one.
+        """
         before: tuple[Snapshot, ...] = ()
         began_ns = now_ns
         if step:
-            partial = self._take(step, scopes, now_ns)
+            partial = self._take(step, sought, now_ns)
             if partial is None:
                 return None
             before, began_ns = partial.steps, partial.began_ns
         if step == self._last:
             return before
-        following = _Partial(began_ns, (*before, Snapshot(event)), [(step + 1, scope) for scope in scopes])
+        following = _Partial(began_ns, (*before, Snapshot(event)), [(step + 1, one) for one in dict.fromkeys(kept)])
         for place in following.places:
             self._waiting[place] = following
             self._waiting.move_to_end(place)
@@ -213,10 +243,20 @@ class Sequencer:
             self.evicted += 1
         return None
 
-    def _take(self, step: int, scopes: tuple[str, ...], now_ns: int) -> _Partial | None:
+    def waits(self, now_ns: int) -> bool:
+        """Forget what began too long ago; whether anything is left, without which no step follows another."""
+        waiting = self._waiting
+        while waiting:
+            place, oldest = next(iter(waiting.items()))
+            if now_ns - oldest.began_ns <= self._within_ns:
+                return True
+            del waiting[place]
+        return False
+
+    def _take(self, step: int, sought: Iterable[str], now_ns: int) -> _Partial | None:
         """Take out the sequence that waits for this step; one that is too old is forgotten."""
-        for scope in scopes:
-            partial = self._waiting.get((step, scope))
+        for one in sought:
+            partial = self._waiting.get((step, one))
             if partial is None:
                 continue
             for place in partial.places:

@@ -14,8 +14,10 @@ from keytrail.detect import environment, functions
 from keytrail.detect.analysis import SEARCHING, Analysis, Macro, operands
 from keytrail.detect.conditions import Condition
 from keytrail.detect.environment import Field, Variable
+from keytrail.detect.folding import Folding
 from keytrail.detect.patterns import PREPARED, remembered
 from keytrail.detect.price import price
+from keytrail.domain.event import EventKind
 
 HOT: Final = {"process": "process", "event": "e", "pod": "pod"}
 """Variables that a function reads at its top: every event has them at hand."""
@@ -80,7 +82,7 @@ class Locals:
     """Local variables that the expressions of one function need."""
 
     hot_fields: dict[str, str] = field(default_factory=dict)
-    """Name to source, read at the top."""
+    """Name to source, read at the top, or at the top of what stands together."""
     lazy: set[str] = field(default_factory=set)
     """None until first reached."""
 
@@ -88,17 +90,54 @@ class Locals:
 class Translator:
     """Translates one condition, for one function."""
 
-    def __init__(self, condition: Condition, analysis: Analysis, symbols: Symbols, names: Locals) -> None:
+    def __init__(
+        self,
+        condition: Condition,
+        analysis: Analysis,
+        symbols: Symbols,
+        names: Locals,
+        *,
+        kind: EventKind | None = None,
+        remembers: bool = True,
+    ) -> None:
+        """Begin. `kind`: the only one whose events come; what a condition says of others is left out.
+
+        `remembers`: answers about texts that come again are kept; not where the answer to the whole is.
+        """
         self._condition = condition
         self._types = condition.tree.types
         self._references = condition.tree.references
         self._analysis = analysis
         self._symbols = symbols
         self._locals = names
+        self._remembers = remembers
+        self.folding = Folding(condition, analysis, kind)
 
     def translate(self, *, nested: bool = False) -> str:
         """The expression. `nested`: it stands where assignments are lost."""
         return self._code(self._condition.tree.expr, {}, nested=nested)
+
+    def part(self, node: Any) -> str:
+        """A part of the expression that names no macro's item of what stands around it."""
+        return self._code(node, {}, nested=False)
+
+    def known_text(self, node: Any) -> str | None:
+        """Text of a constant or parameter; None for anything else outside macros."""
+        return self._known_text(node, {})
+
+    def known_list(self, node: Any) -> tuple[Any, ...] | None:
+        """Values of a list of constants or of a parameter; None for anything else outside macros."""
+        return self._known_list(node, {})
+
+    def macro(self, node: Any) -> Macro:
+        """The macro that a comprehension is."""
+        return self._analysis.macros[node.id]
+
+    def sides(self, node: Any) -> Iterator[Any]:
+        """All sides of a chain of one operator."""
+        for side in operands(node):
+            same = side.WhichOneof("which") == "call" and side.call.function == node.call.function
+            yield from self.sides(side) if same else (side,)
 
     def _code(  # noqa: PLR0911 - one return for each form of node
         self, node: Any, scope: dict[str, str], *, nested: bool
@@ -111,7 +150,8 @@ class Translator:
         if which == "select":
             return self._select(node.select, scope, nested=nested)
         if which == "call":
-            return self._call(node, scope, nested=nested)
+            known = self.folding.constant(node)
+            return self._call(node, scope, nested=nested) if known is None else str(known)
         if which == "list":
             items = "".join(f"{self._code(item, scope, nested=nested)}, " for item in node.list.elements)
             return f"({items})"
@@ -138,18 +178,12 @@ class Translator:
             return HOT[variable.name]
         local = f"v_{variable.name}"
         if nested:
-            return variable.source.format(e="e", details="e.details")
+            return variable.source.format(e="e")
         self._locals.lazy.add(local)
-        source = variable.source.format(e="e", details=self._details(nested=nested))
+        source = variable.source.format(e="e")
         if variable.many:  # may be an empty tuple, which is false
             return f"({local} if {local} is not None else ({local} := {source}))"
         return f"({local} or ({local} := {source}))"
-
-    def _details(self, *, nested: bool) -> str:
-        if nested:
-            return "e.details"
-        self._locals.lazy.add("details")
-        return "(details or (details := e.details))"
 
     def _select(self, select: Any, scope: dict[str, str], *, nested: bool) -> str:
         operand = select.operand
@@ -160,17 +194,16 @@ class Translator:
             return f"({key} in {base})" if select.test_only else f"entry({base}, {key})"
         message = next(one for one in environment.messages() if type_.message.endswith(f".{one.name}"))
         found = message.field(select.field)
-        details = self._details(nested=nested) if "{details}" in found.source + found.present else ""
         if select.test_only and found.present:
-            return found.present.format(o=base, e="e", details=details)
-        value = self._field(found, base, details, nested=nested)
+            return found.present.format(o=base, e="e")
+        value = self._field(found, base, nested=nested)
         if not select.test_only:
             return value
         default = environment.DEFAULTS[found.type]
         return value if default is False else f"({value} != {default!r})"
 
-    def _field(self, found: Field, base: str, details: str, *, nested: bool) -> str:
-        source = found.source.format(o=base, e="e", details=details)
+    def _field(self, found: Field, base: str, *, nested: bool) -> str:
+        source = found.source.format(o=base, e="e")
         if base == "process":  # the acting process: read once, at the top, for all rules
             local = f"f_{found.name}"
             self._locals.hot_fields[local] = source
@@ -183,7 +216,9 @@ class Translator:
 
     # -- calls
 
-    def _call(self, node: Any, scope: dict[str, str], *, nested: bool) -> str:
+    def _call(  # noqa: PLR0911 - one return for each form of call
+        self, node: Any, scope: dict[str, str], *, nested: bool
+    ) -> str:
         parts = operands(node)
         overload = self._references[node.id].overload_id[0]
         if overload in {"logical_and", "logical_or"}:
@@ -192,6 +227,8 @@ class Translator:
             return self._search(SEARCHING[overload], parts, scope, nested=nested)
         if overload == "in_list" and (members := self._members(parts[1], scope)):
             return f"({self._code(parts[0], scope, nested=nested)} in {members})"
+        if overload == "conditional" and (chosen := self.folding.chosen(node)) is not None:
+            return self._code(chosen, scope, nested=nested)
         codes = [self._code(part, scope, nested=nested) for part in parts]
         if overload in _SHAPES:
             return _SHAPES[overload].format(*codes)
@@ -202,21 +239,15 @@ class Translator:
         return f"{name}({', '.join(codes)})"
 
     def _logical(self, node: Any, conjunction: bool, scope: dict[str, str], *, nested: bool) -> str:
-        if node.id not in self._analysis.failing:  # then the order of the sides does not matter: cheap ones first
-            ordered = sorted(self._sides(node), key=lambda side: price(side, frozenset(scope)))
-            return _joined(conjunction, (self._code(side, scope, nested=nested) for side in ordered))
+        if not self.folding.can_fail(node):  # then the order of the sides does not matter: cheap ones first
+            ordered = sorted(self.sides(node), key=lambda side: price(side, frozenset(scope)))
+            return joined((self._code(side, scope, nested=nested) for side in ordered), conjunction=conjunction)
         left, right = operands(node)
-        if left.id not in self._analysis.failing:  # Python's own order then gives CEL's answer, error or not
-            word = "and" if conjunction else "or"
-            return f"({self._code(left, scope, nested=nested)} {word} {self._code(right, scope, nested=nested)})"
+        constant = any(self.folding.constant(side) is not None for side in (left, right))  # a neutral one
+        if constant or not self.folding.can_fail(left):  # Python's own order then gives CEL's answer, error or not
+            return joined((self._code(one, scope, nested=nested) for one in (left, right)), conjunction=conjunction)
         sides = ", ".join(f"lambda: {self._code(side, scope, nested=True)}" for side in (left, right))
         return f"{'both' if conjunction else 'either'}({sides})"
-
-    def _sides(self, node: Any) -> Iterator[Any]:
-        """All sides of a chain of one operator."""
-        for side in operands(node):
-            same = side.WhichOneof("which") == "call" and side.call.function == node.call.function
-            yield from self._sides(side) if same else (side,)
 
     def _members(self, node: Any, scope: dict[str, str]) -> str:
         """Name of a set of the values, when a list is known and its items can be told apart by hash alone."""
@@ -245,7 +276,7 @@ class Translator:
 
     def _prepared(self, function: str, known: Any, text: Any) -> str:
         """Name of a prepared test; one that remembers, for texts that come again and may be kept."""
-        if function in {"in_cidrs", "cidr"} or not self._keeps(text):
+        if function in {"in_cidrs", "cidr"} or not (self._remembers and self._keeps(text)):
             return self._symbols.constant(function, known, lambda: PREPARED[function](known))
         return self._symbols.constant(f"known_{function}", known, lambda: remembered(PREPARED[function](known)))
 
@@ -308,9 +339,9 @@ class Translator:
         )
 
 
-def _joined(conjunction: bool, codes: Iterable[str]) -> str:
+def joined(codes: Iterable[str], *, conjunction: bool) -> str:
     """Join the sides of a chain; constants, which parameters often are, decide it or are left out."""
-    neutral, decisive = ("True", "False") if conjunction else ("False", "True")
+    neutral, decisive = str(conjunction), str(not conjunction)
     left = [code for code in codes if code != neutral]
     if decisive in left:
         return decisive

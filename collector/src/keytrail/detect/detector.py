@@ -1,0 +1,231 @@
+"""The steps of rules that look at one kind of event in, the source of the function that tests them out.
+
+The function first looks up what the event's program, file and command line leave open (`guards`), mostly nothing, and
+then tests what is left: a condition that raises ends there, is reported, and leaves the others alone. Next: `program`.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+import re2
+
+from keytrail.detect.guards import PROGRAM, SUBJECTS, Bounds, Subject, guard
+from keytrail.detect.patterns import Test, remembered, searcher
+from keytrail.detect.prefilter import COMMAND_LINE, Wordless
+from keytrail.detect.rule_check import Expression, Step
+from keytrail.detect.translation import Locals, Symbols, Translator
+from keytrail.domain.event import EventKind
+
+_POD: Final = "pod = process.pod or NO_POD"
+_WAITING: Final = 3
+"""Conditions that must wait for words for a look for these to pay."""
+_GROUP: Final = 8
+"""Conditions at most whose bits are looked at together first."""
+_REMEMBERED: Final = 1_024
+_REMEMBERED_CHARACTERS: Final = 512
+
+
+def learn(known: dict[Any, int], key: Any, characters: int, left: int) -> int:
+    """Remember what a subject leaves open, and return it. Bounded: whoever starts a process chooses its texts."""
+    if characters <= _REMEMBERED_CHARACTERS:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = left
+    return left
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """One step in a function."""
+
+    bit: int
+    slot: int
+    step: Step
+    follows: bool
+    """Whether it is a later step of a sequence: it cannot count while none before it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A look that rules conditions out."""
+
+    function: str
+    """What it calls for a subject that is not remembered."""
+    lines: list[str]
+    told: int
+    """Bits that it may clear."""
+
+
+def detector(
+    kind: EventKind, wanted: Sequence[tuple[int, Step]], symbols: Symbols, following: Collection[int] = ()
+) -> str:
+    """Functions of a kind; `wanted` are its steps with the numbers of their slots. The one to call is detect_KIND.
+
+    Steps whose slot is among `following` are asked only when `waits(slot)` says that a step before them came.
+    """
+    tests = [_Test(1 << place, slot, step, slot in following) for place, (slot, step) in enumerate(wanted)]
+    looks = [*_subjects(tests, kind, symbols), *_words(tests, kind, symbols)]
+    return "\n\n".join([*(look.function for look in looks), _function(kind, tests, looks, symbols)])
+
+
+def top(names: Locals) -> list[str]:
+    """What stands before conditions: what every event has at hand, and names for the rest."""
+    lines = [f"    {_POD}", *(f"    {name} = {source}" for name, source in names.hot_fields.items())]
+    return [*lines, f"    {' = '.join(sorted(names.lazy))} = None"] if names.lazy else lines
+
+
+def translator(
+    expression: Expression, symbols: Symbols, names: Locals, kind: EventKind | None = None, *, remembers: bool = True
+) -> Translator:
+    """Make the translator of an expression in a function."""
+    return Translator(expression.condition, expression.analysis, symbols, names, kind=kind, remembers=remembers)
+
+
+def _function(kind: EventKind, tests: Sequence[_Test], looks: Sequence[_Look], symbols: Symbols) -> str:
+    lazy, lines = set[str](), list[str]()
+    for group in _groups(tests, looks):
+        names, asked = Locals(lazy=lazy), list[str]()
+        for test in group:
+            asked += [
+                f"        if left & {test.bit}:",
+                "            try:",
+                f"                if {_whole(test, kind, symbols, names)}:",
+                f"                    hits += ({test.slot},)",
+                "            except Exception as error:",
+                f"                failed({test.slot}, error)",
+            ]
+        lines.append(f"    if left & {sum(test.bit for test in group)}:")
+        lines += [f"        {name} = {source}" for name, source in names.hot_fields.items()]
+        lines += asked
+    head = [f"def detect_{kind}(e):", "    process = e.process", f"    left = {sum(test.bit for test in tests)}"]
+    asked = [line for look in looks for line in look.lines]
+    before = [*top(Locals(lazy=lazy)), "    announced = not process.preexisting", "    hits = ()"]
+    return "\n".join([*head, *asked, *before, *lines, "    return hits"])
+
+
+def _groups(tests: Sequence[_Test], looks: Sequence[_Look]) -> Iterator[Sequence[_Test]]:
+    """Tests that the same looks rule out, together: mostly none of them is left, or all."""
+
+    def told(test: _Test) -> list[bool]:
+        return [test.bit & look.told != 0 for look in looks]
+
+    for _, same in groupby(sorted(tests, key=told), told):
+        group = list(same)
+        yield from (group[start : start + _GROUP] for start in range(0, len(group), _GROUP))
+
+
+def _whole(test: _Test, kind: EventKind, symbols: Symbols, names: Locals) -> str:
+    step = test.step
+    each = [(one, translator(one, symbols, names, kind)) for one in (step.condition, *step.exceptions)]
+    first = [] if step.sees_preexisting else ["announced"]
+    # A condition that can fail does so, and is counted, whatever came before.
+    if test.follows and not any(made.folding.can_fail(one.condition.tree.expr) for one, made in each):
+        first.append(f"waits({test.slot})")
+    condition, *exceptions = (made.translate() for _, made in each)
+    return " and ".join([*first, condition, *(f"not {one}" for one in exceptions)])
+
+
+def _guard(step: Step, subject: Subject, kind: EventKind, symbols: Symbols, names: Locals) -> str:
+    condition, *exceptions = (
+        Bounds(one, translator(one, symbols, names, kind, remembers=False), subject)
+        for one in (step.condition, *step.exceptions)
+    )
+    return guard(condition, exceptions)
+
+
+def _subjects(tests: Sequence[_Test], kind: EventKind, symbols: Symbols) -> Iterator[_Look]:
+    """One look for each subject that rules something out."""
+    for subject in SUBJECTS:
+        names = Locals()
+        codes = {test.bit: _guard(test.step, subject, kind, symbols, names) for test in tests}
+        told = sum(bit for bit, code in codes.items() if code != "True")
+        if told.bit_count() >= subject.worth:
+            name = f"{kind}_{subject.name}"
+            function = _open(name, codes, names, _waiting(tests, subject, kind, symbols))
+            yield _Look(function, _look(name, subject, told, symbols, ["left &= known"]), told)
+
+
+def _waiting(tests: Sequence[_Test], subject: Subject, kind: EventKind, symbols: Symbols) -> tuple[int, list[str]]:
+    """Conditions that need one of their patterns in the subject's texts, as bits, and what tells if any is there."""
+    waiting, patterns = 0, list[str]()
+    for test in tests if subject.texts else ():
+        one = test.step.condition
+        without = Wordless(one, translator(one, symbols, Locals(), kind, remembers=False), subject, subject.texts)
+        if without.at_most() == "False" and without.patterns:
+            waiting |= test.bit
+            patterns += without.patterns
+    found = _searcher(patterns) if waiting.bit_count() >= _WAITING else None
+    if found is None or found(""):  # then an absent text would have to be asked too
+        return 0, []
+    name = symbols.constant("words", patterns, lambda: found)
+    texts = [".".join(text) for text in subject.texts]
+    return waiting, [f"    {subject.reads}", f"    if {' or '.join(f'{text} and {name}({text})' for text in texts)}:"]
+
+
+def _searcher(patterns: Sequence[str]) -> Test | None:
+    try:
+        return searcher(tuple(dict.fromkeys(patterns)))
+    except re2.error:  # too many for one expression, or names of groups that two of them use
+        return None
+
+
+def _words(tests: Sequence[_Test], kind: EventKind, symbols: Symbols) -> Iterator[_Look]:
+    """One look for the words without which conditions that are open to any program cannot hold."""
+    codes, patterns, names = dict[int, str](), list[str](), Locals()
+    for test in tests:
+        one = test.step.condition
+        named = Bounds(one, translator(one, symbols, Locals(), kind), PROGRAM, negations=False)
+        without = Wordless(one, translator(one, symbols, names, kind, remembers=False), PROGRAM, COMMAND_LINE)
+        code = without.at_most()
+        if without.patterns and code != "True" and named.at_most() == "True":
+            codes[test.bit] = code
+            patterns += without.patterns
+    found = _searcher(patterns) if len(codes) >= _WAITING else None
+    if found is None:
+        return
+    words = symbols.constant("words", patterns, lambda: remembered(found))
+    name = f"{kind}_words"
+    told = sum(codes)
+    then = [f"known = left & {told} & ~known", f"if known and not {words}(process.arguments):", "    left ^= known"]
+    yield _Look(_open(name, codes, names), _look(name, PROGRAM, told, symbols, then), told)
+
+
+def _open(name: str, codes: dict[int, str], names: Locals, waiting: tuple[int, list[str]] = (0, [])) -> str:
+    """The function that tells which conditions a subject leaves open; those that are `waiting` only if they need be."""
+    always = sum(bit for bit, code in codes.items() if code == "True")
+    asked = {bit: code for bit, code in codes.items() if code not in {"True", "False"}}
+    bits, condition = waiting
+    first = [line for bit, code in asked.items() if not bit & bits for line in _opening(bit, code)]
+    second = [f"    {line}" for bit, code in asked.items() if bit & bits for line in _opening(bit, code)]
+    lines = [f"def open_{name}(e):", "    process = e.process", *top(names), f"    found = {always}", *first]
+    return "\n".join([*lines, *(condition if second else ()), *second, "    return found"])
+
+
+def _opening(bit: int, code: str) -> list[str]:
+    return [
+        "    try:",
+        f"        if {code}:",
+        f"            found |= {bit}",
+        "    except Exception:  # then so will the condition, which is reported",
+        f"        found |= {bit}",
+    ]
+
+
+def _look(name: str, subject: Subject, told: int, symbols: Symbols, then: Sequence[str]) -> list[str]:
+    """Look up what the event's own leaves open, if anything that it could rule out is left; then act on `known`."""
+    known = symbols.constant("left", name, dict)
+    return [
+        f"    if left & {told}:",
+        "        try:",
+        *([f"            {subject.reads}"] if subject.reads else []),
+        f"            known = {known}.get({subject.key})",
+        "            if known is None:",
+        f"                known = learn({known}, {subject.key}, {subject.length}, open_{name}(e))",
+        *(f"            {line}" for line in then),
+        "        except Exception:  # then conditions that ask the same raise it, too, and are reported",
+        "            pass",
+        "        if not left:",
+        "            return ()",
+    ]
