@@ -12,7 +12,7 @@ help:
 	@echo "make test          lint, types, import contracts and the tests (under three minutes on two cores)"
 	@echo "make lint | fmt    only the checks | format the code"
 	@echo "make bench         throughput and memory, as ratios within one run"
-	@echo "make test-cluster  the tests against real components"
+	@echo "make test-cluster  the tests against real components: Kubernetes, OpenTelemetry Collector, Loki (needs Go)"
 	@echo "make proto | lock  regenerate Tetragon's message modules | requirements/*.txt"
 
 $(STAMP): $(LOCK) pyproject.toml
@@ -41,8 +41,9 @@ fmt: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/bench/run.py
 
-# Real components: so far a gRPC server in Go, as an agent is. Built once into ~/.cache/keytrail-tests.
+# Real components, built once into ~/.cache/keytrail-tests (or KEYTRAIL_TEST_CACHE): the first time takes many minutes.
 test-cluster: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m support.components build
 	$(BIN)/python -m pytest --cluster
 
 proto: $(STAMP)
@@ -53,7 +54,7 @@ proto: $(STAMP)
 UV ?= uv
 LOCKFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 lock:
-	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo -o requirements/collector.txt
+	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo --extra kubernetes -o requirements/collector.txt
 	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra operator -o requirements/operator.txt
 	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo --extra operator --group dev requirements/build.in -o requirements/dev.txt
 	$(UV) pip compile $(LOCKFLAGS) requirements/build.in -o requirements/build.txt

@@ -1,9 +1,14 @@
-"""What every test shares: the two groups that do not run by default, and how they are asked for."""
+"""What every test shares: the two groups that do not run by default, how they are asked for, and real programs."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
+
+from support.components.build import COMPONENTS, BuildFailed, Unavailable, build
+
+BUILT = pytest.StashKey[dict[str, Path | Unavailable | BuildFailed]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +30,36 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what the selected tests name in `mark.cluster(...)`, before the first one's timeout begins."""
+    names = {name: None for item in session.items for mark in item.iter_markers("cluster") for name in mark.args}
+    built = session.config.stash[BUILT] = {}
+    if session.config.getoption("collectonly"):
+        return
+    with session.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        for name in names:
+            try:
+                built[name] = build(COMPONENTS[name])
+            except (BuildFailed, Unavailable) as error:
+                built[name] = error
+
+
+@pytest.fixture(scope="session")
+def programs(pytestconfig: pytest.Config) -> Callable[[str], Path]:
+    """Where a component's programs are, by its name. Skips where this machine cannot build, fails if that failed."""
+
+    def folder(name: str) -> Path:
+        found = pytestconfig.stash[BUILT].get(name)
+        if isinstance(found, Unavailable):
+            pytest.skip(str(found))
+        if isinstance(found, BuildFailed):
+            raise found
+        assert found is not None, f"a test that uses {name} is marked cluster({name!r}): nothing is built inside a test"
+        return found
+
+    return folder
 
 
 @pytest.hookimpl(wrapper=True)

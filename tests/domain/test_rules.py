@@ -82,7 +82,7 @@ def test_sequence() -> None:
     """A sequence is by process tree unless it says otherwise, and not together with a threshold."""
     sequence = {"steps": [{"events": ["file"], "condition": "true"}], "within": "30s"}
     assert faults(DetectionRule, RULE, "spec.sequence", sequence) == [
-        "spec.sequence: a rule has a threshold or a sequence, not both"
+        "spec: expected at most one of threshold, sequence, found threshold and sequence"
     ]
     changed = copy.deepcopy(RULE)
     del changed["spec"]["threshold"]
@@ -107,7 +107,7 @@ def test_sequence() -> None:
         ("spec.parameters.ratio", float("nan"), "expected a finite number"),
         ("spec.parameters.Names", 1, "expected a name of lower-case letters"),
         ("spec.suppress.window", "10min", "expected a time such as 10m or 30s"),
-        ("spec.suppress.window", "25h", "expected a day at most"),
+        ("spec.suppress.window", "25h", "a day at most"),
         ("spec.suppress.by", ["pod"], "expected a field of the event such as pod.uid"),
         ("spec.threshold.count", 1, "from 2 to 10000"),
         ("spec.exceptions", [{"name": "a", "condition": "true"}] * 2, "'a' is given twice"),

@@ -105,7 +105,7 @@ WRONG = [
         "spec:\n  identity: {owner: on}\n  evidence: {env: [{name: A}]}",
         5,
         "spec.identity.owner",
-        quotes("expected text without control characters, at least 1 long", "the boolean true", "on"),
+        quotes("expected text without control characters", "the boolean true", "on"),
     ),
     (
         "spec:\n  evidence:\n    env: [{name: A}]\n    files:\n    env: [{name: B}]",

@@ -1,8 +1,5 @@
 """Our own reader against the library that an agent is made with: grpc-go, in a small server beside this file."""
 
-import hashlib
-import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,45 +13,23 @@ from keytrail.source.grpc_stream import State
 from keytrail.source.status import Reason
 from support.recordings import messages
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(shutil.which("go") is None, reason="its server is written in Go, and there is no `go`"),
-    pytest.mark.timeout(600),  # the first build compiles grpc-go
-]
-SOURCE = Path(__file__).parent / "go_server"
+pytestmark = pytest.mark.cluster("go-server")
 Reading = Callable[..., AbstractContextManager[Any]]
 Serving = Callable[..., AbstractContextManager["subprocess.Popen[bytes]"]]
 SENT = [*messages("policy-library"), b"", bytes(range(256)) * 4_000, b"\x0a\x00", *messages("odd-input")]
 
 
-@pytest.fixture(scope="module")
-def program() -> Path:
-    """Build the server, once for each version of it, outside the source tree."""
-    files = sorted(path for path in SOURCE.iterdir() if path.suffix in {".go", ".mod", ".sum"})
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keytrail-tests"
-    built = cache / f"go-server-{digest}"
-    if not built.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        fetched = subprocess.run(["go", "mod", "download"], check=False, cwd=SOURCE, capture_output=True, text=True)
-        if fetched.returncode:
-            pytest.skip(f"its modules cannot be had: {fetched.stderr.strip().splitlines()[-1]}")
-        # Another test process may be building the same: the name appears when the file is whole.
-        partial = cache / f"{built.name}.{os.getpid()}"
-        subprocess.run(["go", "build", "-o", partial, "."], cwd=SOURCE, check=True)
-        partial.rename(built)
-    return built
-
-
 @pytest.fixture
-def serving(program: Path, tmp_path: Path) -> Callable[..., AbstractContextManager["subprocess.Popen[bytes]"]]:
+def serving(
+    programs: Callable[[str], Path], tmp_path: Path
+) -> Callable[..., AbstractContextManager["subprocess.Popen[bytes]"]]:
     """Run the server at `go.sock` with the messages of this file; it ends when its input does."""
 
     @contextmanager
     def run(*options: str) -> Iterator["subprocess.Popen[bytes]"]:
         file = tmp_path / "messages"
         file.write_bytes(b"".join(struct.pack(">I", len(one)) + one for one in SENT))
-        command = [program, "-socket", tmp_path / "go.sock", "-file", file, *options]
+        command = [programs("go-server") / "go_server", "-socket", tmp_path / "go.sock", "-file", file, *options]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
             try:
                 assert _pipe(server.stdout).readline() == b"ready\n"

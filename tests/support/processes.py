@@ -20,7 +20,11 @@ class CollectorProcess:
         self._out = folder / "out.jsonl"
         self._err = folder / "err.log"
         command = [sys.executable, "-m", "keytrail", "collect", "--summary", str(self.summary_file), *options]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "KEYTRAIL_"))}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("OTEL_", "KEYTRAIL_", "KUBERNETES_"))
+        }
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(command, stdout=out, stderr=err, env=clean | dict(environ or {}))
 

@@ -62,7 +62,7 @@ KUBERNETES = Component(
 )
 KWOK = Component("kwok", ("kwok",), RECIPES / "kwok")
 HELM = Component("helm", ("helm",), RECIPES / "helm")
-COLLECTOR = Component("collector", ("otelcol",), RECIPES / "collector")
+COLLECTOR = Component("collector", ("otelcol",), RECIPES / "collector", renamed=(("builder", "otelcol"),))
 LOKI = Component("loki", ("loki",), RECIPES / "loki")
 GO_SERVER = Component("go-server", ("go_server",), TESTS / "source" / "go_server", package=".")
 COMPONENTS = {one.name: one for one in (GO_SERVER, COLLECTOR, KUBERNETES, KWOK, LOKI, HELM)}
@@ -92,7 +92,8 @@ def build(component: Component) -> Path:
 
 def _key(component: Component) -> str:
     """A hash of everything that decides what comes out."""
-    digest = hashlib.sha256(repr((component.package, component.link, FLAGS, sorted(ENVIRONMENT.items()))).encode())
+    flags = (component.programs, component.package, component.link, FLAGS, sorted(ENVIRONMENT.items()))
+    digest = hashlib.sha256(repr(flags).encode())
     digest.update(subprocess.check_output(["go", "env", "GOVERSION", "GOOS", "GOARCH"]))
     for path in sorted(component.source.iterdir()):
         if path.suffix in INPUTS or path.name == MANIFEST:
@@ -126,18 +127,17 @@ def _build(component: Component) -> Path:
     try:
         with log.open("w") as output:
             _compile(component, partial, output)
+        for old, new in component.renamed:
+            (programs / old).rename(programs / new)
+        sizes = [(programs / program).stat().st_size >> 20 for program in component.programs]
+        target = cache() / f"{component.name}-{_key(component)}"
+        programs.rename(target)
     except BuildFailed as error:
         end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         raise BuildFailed(f"{component.name}: {error}; the end of {log}:\n{end}") from None
-    else:
-        for old, new in component.renamed:
-            (programs / old).rename(programs / new)
-        target = cache() / f"{component.name}-{_key(component)}"
-        programs.rename(target)
     finally:
         shutil.rmtree(partial)
-    size = sum((target / program).stat().st_size for program in component.programs) // 2**20
-    _say(f"{component.name}: built in {time.monotonic() - started:.0f} s, {size} MiB")
+    _say(f"{component.name}: built in {time.monotonic() - started:.0f} s, {' + '.join(map(str, sizes))} MiB")
     return target
 
 
@@ -145,7 +145,8 @@ def _compile(component: Component, partial: Path, output: TextIO) -> None:
     """Fetch, then compile: only the first may fail for want of a network."""
     source = component.source
     if _run(component.name, ["go", "mod", "download"], source, output):
-        raise Unavailable(f"the modules of {component.name} cannot be had: see {output.name}")
+        said = Path(output.name).read_text(errors="replace").splitlines() or [""]
+        raise Unavailable(f"the modules of {component.name} cannot be had: {said[-1]}")
     if (manifest := source / MANIFEST).exists():
         source = partial / "generated"
         options = ["--skip-compilation", "--config", str(manifest), "--output-path", str(source)]
@@ -172,7 +173,7 @@ def _run(name: str, command: list[str], folder: Path, output: TextIO) -> int:
                     return process.wait(REPORT_EVERY)
                 except subprocess.TimeoutExpired:
                     seconds = time.monotonic() - started
-                    done = sum(1 for _ in Path(output.name).open(errors="replace"))
+                    done = Path(output.name).read_bytes().count(b"\n")  # `go build -v` names each package
                     _say(f"{name}: `{' '.join(command[:3])}` for {seconds:.0f} s, {done} lines of output")
         finally:
             if process.poll() is None:

@@ -37,7 +37,3 @@ class Drop:
     """A stage's answer instead of a value."""
 
     reason: DropReason | Undecodable
-
-
-FILTERED = Drop(DropReason.FILTERED)
-DUPLICATE_HOOK = Drop(DropReason.DUPLICATE_HOOK)

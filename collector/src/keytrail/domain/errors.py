@@ -7,7 +7,14 @@ KeytrailError
 ├── SourceError           where events come from
 │   ├── AgentError        the agent refused, failed or is not there; carries the gRPC status
 │   └── RecordingError    a recording is missing, truncated or not one
-└── ExportError           the backend or an output file
+├── ExportError           the backend or an output file
+└── KubeError             the API server of Kubernetes
+    ├── KubeUnreachableError  no answer, or none that settles it: worth another try
+    ├── KubeForbiddenError    not let in, or not allowed to
+    ├── KubeNotFoundError     no such object, or no such kind
+    ├── KubeConflictError     somebody else was quicker
+    ├── KubeGoneError         what was asked about is history that is no longer kept
+    └── KubeInvalidError      the request or the object in it is refused
 """
 
 from dataclasses import dataclass
@@ -73,3 +80,35 @@ class RecordingError(SourceError):
 
 class ExportError(KeytrailError):
     """A record could not be written or sent."""
+
+
+class KubeError(KeytrailError):
+    """The API server did not do what it was asked to do. The message is for a person."""
+
+
+class KubeUnreachableError(KubeError):
+    """No answer, or one that asks to come again: `retry_after` seconds, where it says when."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class KubeForbiddenError(KubeError):
+    """Not let in, or not allowed to: the message names verb and resource."""
+
+
+class KubeNotFoundError(KubeError):
+    """There is no such object, or the API server does not know the kind."""
+
+
+class KubeConflictError(KubeError):
+    """The object was changed, or created, by somebody else in the meantime."""
+
+
+class KubeGoneError(KubeError):
+    """The version that was asked about is no longer kept: list again."""
+
+
+class KubeInvalidError(KubeError):
+    """The API server refuses the request, or the object in it."""

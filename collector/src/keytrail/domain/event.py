@@ -179,6 +179,7 @@ class Event:
     """One event. Decode makes a subclass of it that reads everything below `__init__` when somebody asks."""
 
     __slots__ = (
+        "backfilled",
         "function",
         "kind",
         "node",
@@ -219,11 +220,40 @@ class Event:
         """Thread that acted; 0 when the agent did not say."""
         self.time_estimated = time_estimated
         """The message carried no time (library loads): `time_ns` is that of the event before it."""
+        self.backfilled = False
+        """It was missed, and found later in the agent's export file."""
 
     @property
     def details(self) -> Details:
         """What the kind adds; read from the message on first use."""
         return NO_DETAILS
+
+    # The parts of the details one by one, for who asks for one: a rule, which must not pay for the others.
+
+    @property
+    def network(self) -> Network | None:
+        """As in `details`."""
+        return self.details.network
+
+    @property
+    def file(self) -> FileAccess | None:
+        """As in `details`."""
+        return self.details.file
+
+    @property
+    def payload(self) -> Payload | None:
+        """As in `details`."""
+        return self.details.payload
+
+    @property
+    def operation(self) -> Operation | None:
+        """As in `details`."""
+        return self.details.operation
+
+    @property
+    def exit(self) -> Exit | None:
+        """As in `details`."""
+        return self.details.exit
 
     @property
     def credentials(self) -> Credentials | None:

@@ -6,6 +6,7 @@ notices is `keytrail.loss`, how it looks outside is `keytrail.export`'s.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 
 
 class GapCause(StrEnum):
@@ -23,6 +24,8 @@ class GapCause(StrEnum):
     """The kernel posted more events of a policy than arrived here."""
     EXIT_WITHOUT_EXEC = "exit_without_exec"
     """Processes ended, or did something, whose start never arrived."""
+    PROCESS_UNKNOWN = "process_unknown"
+    """Events came without their process: the agent did not know it, so nobody can say who acted."""
     THROTTLED = "throttled"
     """The agent stopped reporting a cgroup that was too busy."""
     RATE_LIMITED = "rate_limited"
@@ -39,16 +42,27 @@ class GapCause(StrEnum):
     """Stored records had to make room, or grew too old."""
 
 
+class GapPhase(StrEnum):
+    """How much of an episode a record tells. Records of one episode share their `id`; the last one counts."""
+
+    OPEN = "open"
+    """It has begun and may go on: said at once."""
+    CLOSED = "closed"
+    """It is over: the totals. A gap that was noticed afterwards has this record alone."""
+    BACKFILLED = "backfilled"
+    """The agent's export file has been searched for what it cost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One interval of loss. Times are wall clock, nanoseconds since the epoch."""
+    """What one record says of one interval of loss. Times are wall clock, nanoseconds since the epoch."""
 
     cause: GapCause
     start_ns: int
     """The earliest that the loss can have begun: when all was known to be well."""
     end_ns: int
     lost: int | None = None
-    """Events lost (records, for the causes that say so); None when nobody can know."""
+    """Events lost (records, for the causes that say so), of the whole episode so far; None when nobody can know."""
     exact: bool = False
     """Whether `lost` was counted rather than estimated."""
     node: str = ""
@@ -59,3 +73,14 @@ class Gap:
     """How many of the lost events were found in the agent's export file and have been processed since."""
     facts: tuple[tuple[str, str], ...] = field(default=())
     """What tells similar gaps apart, such as the throttled cgroup: name and value, printable."""
+    phase: GapPhase = GapPhase.CLOSED
+    suspected: bool = False
+    """There are signs of loss, or nothing is lost yet; else it is known that events, or the chance of them, were."""
+    lag_ns: int = 0
+    """How late the latest event was; 0 for all causes but `LATE`."""
+
+    @property
+    def id(self) -> str:
+        """The same for all records of one episode."""
+        subject = (str(self.cause), self.start_ns, self.policy, self.facts)
+        return blake2b(repr(subject).encode(), digest_size=8).hexdigest()

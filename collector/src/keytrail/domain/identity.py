@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
+from keytrail.domain.declared import SecretKey
+
 if TYPE_CHECKING:  # the shapes of resources know kinds of events, which know processes, which know this module
     from keytrail.domain.resources import Allowed
 
@@ -63,6 +65,12 @@ class Evidence:
     priority: int = 0
     mapped: bool = True
     """False for a variable that looks like a credential and that neither a mapping nor a provider knows."""
+    secret: SecretKey | None = None
+    """The Secret's key that it comes from, as the Pod's spec says; the Secret itself is never read."""
+    names_secret: bool = False
+    """The mapping names the Secret, which says more than one that names the variable or the path."""
+    undeclared: bool = False
+    """A variable of a pod's process that neither the Pod's spec nor the container's image gave it."""
     allowed: "tuple[Allowed, ...]" = ()
     """Expected use, as the mapping says it and others narrow it: all must hold. Empty: not judged."""
 
@@ -74,7 +82,7 @@ class Attribution:
     evidence: tuple[Evidence, ...] = ()
     """Strongest first; `evidence[0]` names the primary identity."""
     unknown: Unknown | None = None
-    """Set only when there is no evidence."""
+    """Set when the process could not be looked at and so no evidence is more than declared."""
 
     @property
     def primary(self) -> Evidence | None:

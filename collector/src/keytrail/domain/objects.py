@@ -26,19 +26,27 @@ def _reject_network(text: str) -> str:
     return "" if exact else f"host bits are set, did you mean {network.network_address}/{prefix}?"
 
 
-CIDR = Format("cidr", "a network such as 10.0.0.0/8 or fd00::/8", _reject_network)
+CIDR = Format(
+    "cidr",
+    "a network such as 10.0.0.0/8 or fd00::/8",
+    _reject_network,
+    "isCIDR({text}) && cidr({text}) == cidr({text}).masked()",
+    # The address that was probably meant cannot be told: CEL's budget knows no bound of it as text.
+    "isCIDR({text}) ? 'expected a network such as 10.0.0.0/8 or fd00::/8: host bits are set' : "
+    "'expected a network such as 10.0.0.0/8 or fd00::/8'",
+)
 
 
-def name_doc(description: str, example: str, *, immutable: bool = False) -> Doc:
+def name_doc(description: str, example: str, *, max_length: int = 253, immutable: bool = False) -> Doc:
     """Document a name as the API server takes them: RFC 1123 with dots."""
     words = "a name of lower-case letters, digits, - and ., with a letter or digit at both ends"
     pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-    return Doc(description, example, max_length=253, pattern=pattern, expected=words, immutable=immutable)
+    return Doc(description, example, max_length=max_length, pattern=pattern, expected=words, immutable=immutable)
 
 
 def printable_doc(description: str, example: str, *, min_length: int = 1, max_length: int = 253) -> Doc:
     """Document text for one line of a record or page."""
-    words = f"text without control characters, at least {min_length} long"
+    words = "text without control characters" + (f", at least {min_length} long" if min_length > 1 else "")
     pattern = "^[^[:cntrl:]]*$"
     return Doc(description, example, min_length=min_length, max_length=max_length, pattern=pattern, expected=words)
 
@@ -61,19 +69,24 @@ def path_doc(description: str, example: object, *, min_items: int = 0, max_items
     )
 
 
-def list_doc(description: str, *example: object) -> Doc:
+def list_doc(description: str, *example: object, key: str = "") -> Doc:
     """Document a list."""
-    return Doc(description, example, max_items=64)
+    return Doc(description, example, max_items=64, key=key)
+
+
+def namespace_doc(description: str, example: object, *, max_items: int | None = None) -> Doc:
+    """Document the name of a namespace, or a list of them."""
+    words = "a namespace's name of lower-case letters, digits and -"
+    pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+    return Doc(description, example, max_items=max_items, max_length=63, pattern=pattern, expected=words)
 
 
 NamespaceName = Annotated[
     str,
-    Doc(
-        "Namespace. Required in a ClusterIdentityMapping; an IdentityMapping can name its own only, also its default.",
+    namespace_doc(
+        "Namespace. Required in a ClusterIdentityMapping. An IdentityMapping speaks for its own: it leaves this out; "
+        "only one in a folder may name it.",
         "ml",
-        max_length=63,
-        pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        expected="a namespace's name of lower-case letters, digits and -",
     ),
 ]
 
@@ -104,3 +117,12 @@ class Resource:
     """What objects of every kind have in common."""
 
     metadata: Annotated[Metadata, Doc("Name and labels.", {"name": "openai-prod", "namespace": "ml"})]
+
+
+ObjectName = tuple[str, str, str]
+"""Kind, namespace (empty for a cluster's own) and name."""
+
+
+def name_of(resource: Resource) -> ObjectName:
+    """Return what tells a resource apart from all others."""
+    return type(resource).__name__, resource.metadata.namespace, resource.metadata.name

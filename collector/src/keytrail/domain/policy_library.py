@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
-from keytrail.domain.objects import OBJECT_FIELDS, Metadata, Resource, list_doc, name_doc
+from keytrail.domain.objects import OBJECT_FIELDS, Metadata, Resource, list_doc, name_doc, namespace_doc
 from keytrail.domain.rules import (
     MAX_PARAMETERS,
     MAX_TEXT,
@@ -37,8 +37,8 @@ class LibraryMode(StrEnum):
 class NamespaceSelection:
     """Which namespaces a policy looks at."""
 
-    include: Annotated[tuple[str, ...], Doc("Only these. Left out: all.", ["shop"], max_items=256, max_length=63)] = ()
-    exclude: Annotated[tuple[str, ...], Doc("All but these.", ["kube-system"], max_items=256, max_length=63)] = ()
+    include: Annotated[tuple[str, ...], namespace_doc("Only these. Left out: all.", ["shop"], max_items=256)] = ()
+    exclude: Annotated[tuple[str, ...], namespace_doc("All but these.", ["kube-system"], max_items=256)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +71,16 @@ class RuleTuning:
     parameters: Annotated[Mapping[str, object], PARAMETERS_DOC] = field(default_factory=dict, hash=False)
     exceptions: Annotated[
         tuple[RuleException, ...],
-        list_doc("Further cases that are meant to be.", {"name": "jumphost", "condition": 'pod.name == "jump"'}),
+        list_doc(
+            "Further cases that are meant to be.",
+            {"name": "jumphost", "condition": 'pod.name == "jump"'},
+            key="name",
+        ),
     ] = ()
 
 
 def _tuning_fits(rules: "LibraryRules") -> Iterator[Fault]:
-    names = [tuning.name for tuning in rules.tune]
     for index, tuning in enumerate(rules.tune):
-        if tuning.name in names[:index]:
-            yield Fault(("tune", index, "name"), f"{quoted(tuning.name)} is given twice")
         for fault in parameters_fit(tuning.parameters, ("parameters",)):
             yield Fault(("tune", index, *fault.path), fault.message)
 
@@ -92,7 +93,8 @@ class LibraryRules:
         tuple[Maturity, ...], Doc("Rules of these maturities run.", ["stable", "incubating"], max_items=3)
     ] = (Maturity.STABLE,)
     tune: Annotated[
-        tuple[RuleTuning, ...], Doc("What is different here.", [{"name": "shell-in-container"}], max_items=1024)
+        tuple[RuleTuning, ...],
+        Doc("What is different here.", [{"name": "shell-in-container"}], max_items=512, key="name"),
     ] = ()
     RULES: ClassVar[Rules] = Rules(checks=(_tuning_fits,))
 
@@ -106,7 +108,8 @@ class PolicyLibrarySpec:
         Doc("required: what enabled rules and mappings need; listed: only the list; off: none.", "required"),
     ] = LibraryMode.REQUIRED
     policies: Annotated[
-        tuple[PolicyTuning, ...], Doc("Policies to load, or how to load them.", [{"name": "egress"}], max_items=128)
+        tuple[PolicyTuning, ...],
+        Doc("Policies to load, or how to load them.", [{"name": "egress"}], max_items=128, key="name"),
     ] = ()
     rules: Annotated[LibraryRules, Doc("Which rules run, and how tuned.", {"maturity": ["stable"]})] = LibraryRules()
 

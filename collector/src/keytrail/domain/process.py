@@ -6,6 +6,7 @@ Values of environment variables never reach these objects, and arguments and pat
 from dataclasses import dataclass, field
 
 from keytrail.domain.identity import Attribution
+from keytrail.domain.placement import Origin, Partial, Placement
 
 _UNREAD = ("truncArgs", "errorArgs", "errorEnvs", "errorFilename")
 """Flags by which the agent says that it could not read all of an exec."""
@@ -34,12 +35,20 @@ class Pod:
     service_account: str = ""
     container: Container = Container()
     labels: dict[str, str] = field(default_factory=dict, compare=False)
+    host_network: bool = False
+    """It has no network namespace of its own: its addresses are the node's. Only the API server tells."""
+    exec_commands: tuple[str, ...] = field(default=(), compare=False)
+    """Arguments of its container's probes and lifecycle hooks, as `Process.arguments` shows them."""
     maybe_exec_probe: bool = False
     """The agent saw the command line of one of the pod's probes: anyone who runs the same command gets this."""
 
 
 class Process:
-    """One process image, shared by all its events. Mutable in two places only: `attribution` and `exited`."""
+    """One process image, shared by all its events.
+
+    Changes in few places, each written by one stage: `exited` (decode), `pod`, `origin`, `placement` and `placed_at`
+    (enrich), `attribution` and `opened` (identify).
+    """
 
     __slots__ = (
         "argument_credentials",
@@ -53,9 +62,14 @@ class Process:
         "exec_id",
         "exited",
         "flags",
+        "host_namespaces",
         "in_init_tree",
+        "opened",
+        "origin",
         "parent_exec_id",
         "pid",
+        "placed_at",
+        "placement",
         "pod",
         "preexisting",
         "start_ns",
@@ -78,6 +92,7 @@ class Process:
         parent_exec_id: str = "",
         container_id: str = "",
         in_init_tree: bool = False,
+        host_namespaces: bool | None = None,
         pod: Pod | None = None,
         environment: tuple[str, ...] | None = None,
         argument_credentials: tuple[str, ...] = (),
@@ -100,7 +115,15 @@ class Process:
         self.container_id = container_id
         """First 31 hex digits of the container id, from the cgroup's name alone: any local root can forge it."""
         self.in_init_tree = in_init_tree
+        self.host_namespaces = host_namespaces
+        """Whether it has the node's pid and mount namespace, both; None when the agent does not say."""
         self.pod = pod
+        """As the agent says it; with Kubernetes, as the API server does, and then only where it is proved."""
+        self.origin: Origin | None = None
+        self.placement: Placement | None = None
+        """What enrich concluded; None without Kubernetes."""
+        self.placed_at = -1
+        """Generation of the pods that `placement` was concluded from."""
         self.environment = environment
         """Names of the set, non-empty environment variables; None when the event carried no environment at all."""
         self.argument_credentials = argument_credentials
@@ -109,8 +132,15 @@ class Process:
         self.truncated = "<enomem>" in (cwd, binary) or any(word in flags for word in _UNREAD)
         """The agent could not read the command line or environment: padding can hide both."""
         self.attribution: Attribution | None = None
-        """Written once by the identify stage; None before."""
+        """What the identify stage concluded; None before, and when something that it rests on has changed."""
+        self.opened: tuple[str, ...] = ()
+        """Files with credentials that it was seen to open, bounded."""
         self.exited = False
+
+    @property
+    def disowned(self) -> bool:
+        """Whether it was found not to run in the pod whose container's id it bears, whatever the agent says."""
+        return self.placement is not None and self.placement.partial in {Partial.FORGED, Partial.RUNTIME}
 
     @property
     def name(self) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final
 
 from keytrail.domain.event import EventKind
 from keytrail.domain.objects import OBJECT_FIELDS, Resource, list_doc, name_doc, printable_doc
-from keytrail.domain.shape import Doc, Fault, Rules, described, quoted
+from keytrail.domain.shape import Doc, Fault, Format, Rules, described
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_PARAMETERS = 32
@@ -48,6 +48,7 @@ class SequenceScope(StrEnum):
     """What the steps of a sequence must have in common."""
 
     PROCESS = "process"
+    COMMAND = "command"
     TREE = "tree"
     POD = "pod"
 
@@ -58,10 +59,24 @@ def duration_ns(text: str) -> int:
     return int(int(digits) * _SECONDS[text[len(digits) :]] * 1_000_000_000)
 
 
+def _reject_window(text: str) -> str:
+    return "" if duration_ns(text) <= _LONGEST_WINDOW_S * 1e9 else "a day at most"
+
+
+_WINDOW = Format(
+    "window",
+    "a time such as 10m or 30s",
+    _reject_window,
+    "duration({text}) <= duration('24h')",
+    "'expected a time such as 10m or 30s, a day at most'",
+)
+
+
 def window_doc(description: str, example: str) -> Doc:
     """Document a time."""
     full = f"{description} A whole number with ms, s, m or h; a day at most."
-    return Doc(full, example, max_length=9, pattern="^[1-9][0-9]{0,6}(ms|s|m|h)$", expected="a time such as 10m or 30s")
+    pattern = "^[1-9][0-9]{0,6}(ms|s|m|h)$"
+    return Doc(full, example, max_length=9, pattern=pattern, expected=_WINDOW.expected, format=_WINDOW)
 
 
 def _condition(description: str, example: str) -> Doc:
@@ -136,7 +151,7 @@ class Mitre:
 class RuleException:
     """A case that is meant to be: the rule says nothing where the condition holds."""
 
-    name: Annotated[str, name_doc("Name of the exception, for records and tuning.", "debug-namespace")]
+    name: Annotated[str, name_doc("Name of the exception, for records and tuning.", "debug-namespace", max_length=63)]
     condition: Annotated[str, _condition("CEL expression, as the rule's own.", 'pod.namespace == "debug"')]
 
 
@@ -198,7 +213,8 @@ class Sequence:
     by: Annotated[
         SequenceScope,
         Doc(
-            "What the steps share: process (one process image), tree (a process, its parent or its grandparent in "
+            "What the steps share: process (one process image), command (the later process is the earlier one or "
+            "was started by it, or one `sh -c` started both), tree (a process, its parent or its grandparent in "
             "common; PID 1 does not count), pod.",
             "tree",
         ),
@@ -219,7 +235,7 @@ class RuleTest:
         ),
     ] = field(default_factory=dict, hash=False)
     events: Annotated[
-        tuple[object, ...],
+        tuple[Mapping[str, object], ...],
         Doc(
             "Several events, in order, for a rule with threshold or sequence; `event.at` is their time in seconds.",
             [{"event": {"kind": "file"}, "file": {"path": "/etc/shadow"}}],
@@ -232,20 +248,6 @@ class RuleTest:
 
 def _rule_fits(rule: "DetectionRuleSpec") -> Iterator[Fault]:
     yield from parameters_fit(rule.parameters, ("parameters",))
-    names = [exception.name for exception in rule.exceptions]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            yield Fault(("exceptions", index, "name"), f"{quoted(name)} is given twice")
-    windows = {
-        ("suppress", "window"): rule.suppress and rule.suppress.window,
-        ("threshold", "window"): rule.threshold and rule.threshold.window,
-        ("sequence", "within"): rule.sequence and rule.sequence.within,
-    }
-    for path, window in windows.items():
-        if window and duration_ns(window) > _LONGEST_WINDOW_S * 1e9:
-            yield Fault(path, f"expected a day at most, found {window}")
-    if rule.threshold and rule.sequence:
-        yield Fault(("sequence",), "a rule has a threshold or a sequence, not both")
 
 
 _STEP = {"events": ["file"], "condition": 'file.path == "/etc/shadow"'}
@@ -302,7 +304,11 @@ class DetectionRuleSpec:
     condition: Annotated[str, _condition("CEL expression over the event: true is a finding.", 'process.name == "nc"')]
     exceptions: Annotated[
         tuple[RuleException, ...],
-        list_doc("Cases that are meant to be.", {"name": "debug-namespace", "condition": 'pod.namespace == "debug"'}),
+        list_doc(
+            "Cases that are meant to be.",
+            {"name": "debug-namespace", "condition": 'pod.namespace == "debug"'},
+            key="name",
+        ),
     ] = ()
     message: Annotated[
         str,
@@ -320,7 +326,7 @@ class DetectionRuleSpec:
     tests: Annotated[
         tuple[RuleTest, ...], list_doc("Cases that prove the rule.", {"name": "bash", "event": {}, "match": True})
     ] = ()
-    RULES: ClassVar[Rules] = Rules(checks=(_rule_fits,))
+    RULES: ClassVar[Rules] = Rules(at_most_one_of=("threshold", "sequence"), checks=(_rule_fits,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from pathlib import PurePath
@@ -60,6 +60,10 @@ class Format:
     """What such a text is, for messages."""
     reject: Callable[[str], str]
     """Why a text is none; empty when it is one."""
+    cel: str = ""
+    """The same check as the API server runs it: CEL that is true when `{text}` is one."""
+    cel_message: str = ""
+    """CEL for what to say when `{text}` is none; empty for `expected`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # hashed by identity: `Annotated` is hashed, an example may be a dict
@@ -76,6 +80,8 @@ class Doc:
     max_length: int | None = None
     min_items: int = 0
     max_items: int | None = None
+    key: str = ""
+    """Field that tells the items of a list apart: no two may have the same."""
     minimum: float | None = None
     maximum: float | None = None
     pattern: str = ""
@@ -93,6 +99,7 @@ class Rules:
 
     exactly_one_of: tuple[str, ...] = ()
     at_least_one_of: tuple[str, ...] = ()
+    at_most_one_of: tuple[str, ...] = ()
     ignored: frozenset[str] = frozenset()
     """Allowed in the data and not read, such as what the API server adds to an object."""
     checks: tuple[Callable[[Any], Iterable[Fault]], ...] = ()
@@ -193,11 +200,11 @@ def _unknown(cls: type, given: Mapping[str, object], path: FieldPath) -> list[Fa
 
 def _counted(cls: type, given: Mapping[str, object], path: FieldPath) -> list[Fault]:
     rules, faults = rules_of(cls), []
-    if rules.exactly_one_of:
-        count = sum(name in given for name in rules.exactly_one_of)
-        if count != 1:
-            found = "none" if count == 0 else " and ".join(name for name in rules.exactly_one_of if name in given)
-            faults.append(Fault(path, f"expected exactly one of {', '.join(rules.exactly_one_of)}, found {found}"))
+    for words, names, lowest in (("exactly", rules.exactly_one_of, 1), ("at most", rules.at_most_one_of, 0)):
+        found = [name for name in names if name in given]
+        if names and not lowest <= len(found) <= 1:
+            shown = " and ".join(found) or "none"
+            faults.append(Fault(path, f"expected {words} one of {', '.join(names)}, found {shown}"))
     if rules.at_least_one_of and not any(given.get(name) for name in rules.at_least_one_of):
         faults.append(Fault(path, f"expected at least one of {', '.join(rules.at_least_one_of)}, found none"))
     return faults
@@ -238,7 +245,18 @@ def _items(type_: Any, doc: Doc, data: object, path: FieldPath, faults: list[Fau
     if doc.max_items is not None and len(data) > doc.max_items:
         faults.append(Fault(path, f"expected at most {doc.max_items} items, found {len(data)}"))
         return ()
+    faults += _repeated(doc.key, data, path) if doc.key else ()
     return tuple(_value(type_, doc, item, (*path, index), faults) for index, item in enumerate(data))
+
+
+def _repeated(key: str, items: Sequence[object], path: FieldPath) -> Iterator[Fault]:
+    seen = set()
+    for index, item in enumerate(items):
+        value = item.get(key) if isinstance(item, Mapping) else None
+        if isinstance(value, str) and value in seen:
+            yield Fault((*path, index, key), f"{quoted(value)} is given twice")
+        elif isinstance(value, str):
+            seen.add(value)
 
 
 def _entries(type_: Any, doc: Doc, data: object, path: FieldPath, faults: list[Fault]) -> dict[str, Any]:
@@ -348,4 +366,7 @@ def _reject_pattern(text: str) -> str:
     return ""
 
 
-RE2_EXPRESSION = Format("re2", "a regular expression in RE2's syntax", _reject_pattern)
+# Go's regular expressions, which CEL takes, have RE2's syntax; one that is none is an error of `matches`.
+RE2_EXPRESSION = Format(
+    "re2", "a regular expression in RE2's syntax", _reject_pattern, "''.matches({text}) in [true, false]"
+)

@@ -1,0 +1,124 @@
+"""A collector's part in its cluster, composed: this node's pods, the manifests in the API server, and its own status.
+
+In flow settings; out flow pods into the `PodIndex` of enrichment, resources for the configuration, and a
+CollectorStatus. Everything here may be late or away without holding up an event; its threads end with it.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Self
+
+from keytrail.domain.errors import KubeError
+from keytrail.domain.objects import Resource
+from keytrail.domain.pod_facts import Owner, PodFacts, Redact, pod_facts
+from keytrail.enrich.index import PodIndex
+from keytrail.judging import judge
+from keytrail.kube.accounts import AccountReader
+from keytrail.kube.api import Api
+from keytrail.kube.config_watch import ConfigWatch, problems_of
+from keytrail.kube.places import JOBS, PODS
+from keytrail.kube.status import StatusWriter
+from keytrail.kube.status_content import Picture
+from keytrail.kube.store import Change, Key
+from keytrail.kube.watch import Watch, WatchState
+from keytrail.settings import Settings
+
+SETTLE_SECONDS = 5.0
+"""How long the start waits for pods and manifests of an API server that is slow; one that is away is known at once."""
+_END_SECONDS = 0.3
+"""Threads that wait for an API server which does not answer are left behind: delivery has had its time by then."""
+
+
+class Cluster:
+    """The API server's side of one collector. A context manager; `status` may follow once the collector is composed."""
+
+    def __init__(self, settings: Settings, api: Api, redact: Redact | None) -> None:
+        self.api = api
+        self.node = settings.node_name or socket.gethostname().lower()
+        self.index = PodIndex(self._job_owner)
+        self._changed: Callable[[], None] = lambda: None
+        self._configuration = ConfigWatch(api, partial(judge, settings), lambda _: self._changed())
+        self._pods: Watch[PodFacts] = Watch(
+            api,
+            PODS.at(),
+            partial(pod_facts, redact=redact, annotations=settings.pod_annotations),
+            self._pod,
+            selectors={"fieldSelector": f"spec.nodeName={self.node}"},
+            on_state=lambda state: self.index.reachable(yes=state.connected),
+        )
+        self._account_of: dict[str, tuple[str, str]] = {}
+        """The ServiceAccount of each pod, by its uid."""
+        self._accounts = AccountReader(api, lambda: self._account_of.copy().values(), self.index.service_account)
+        self._status: StatusWriter | None = None
+
+    @classmethod
+    def open(cls, settings: Settings, environ: Mapping[str, str], redact: Redact | None) -> Self:
+        """Ask the API server that the settings or the Pod name. Raises SettingsError when there is none."""
+        return cls(settings, Api.open(settings.kubeconfig, settings.kubeconfig_context, environ), redact)
+
+    def __enter__(self) -> Self:
+        """Begin, and wait a little for what is there, so that the first events are decided on by it."""
+        self._pods.start()
+        self._configuration.start()
+        self._accounts.start()
+        self._configuration.wait_settled(SETTLE_SECONDS)
+        if self._pods.state().error is None:
+            self._pods.wait_synced(SETTLE_SECONDS)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        parts = (self._pods, self._configuration, self._accounts, *(() if self._status is None else (self._status,)))
+        for part in parts:
+            part.stop()
+        end = time.monotonic() + _END_SECONDS
+        for part in parts:
+            part.close(max(0.0, end - time.monotonic()))
+        self.api.close()
+
+    def resources(self) -> tuple[Resource, ...]:
+        """Return the API server's resources that are to be in force."""
+        return self._configuration.resources()
+
+    def on_change(self, changed: Callable[[], None], known: tuple[Resource, ...]) -> None:
+        """Call `changed` whenever `resources` change, and now if they are no longer those that are known."""
+        self._changed = changed
+        if self.resources() != known:
+            changed()
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong with objects in the API server."""
+        return tuple(map(str, problems_of(self._configuration.reports())))
+
+    def watches(self) -> tuple[WatchState, ...]:
+        """Return how each watch is doing."""
+        return (self._pods.state(), *self._configuration.states())
+
+    def write_status(self, picture: Callable[[], Picture]) -> None:
+        """From now on say in the API server how this node is doing."""
+        self._status = StatusWriter(self.api, self.node, picture)
+        self._status.start()
+
+    # -- the watching threads
+
+    def _pod(self, change: Change, key: Key, pod: PodFacts | None) -> None:
+        if change is Change.DELETED or pod is None:
+            self.index.delete(key.uid)
+            self._account_of.pop(key.uid, None)
+            return
+        self.index.apply(pod)
+        if change is Change.ADDED and pod.service_account:
+            self._account_of[key.uid] = pod.namespace, pod.service_account
+            self._accounts.look()
+
+    def _job_owner(self, namespace: str, name: str) -> Owner | None:
+        """One request for each Job with pods here: nothing else says whether a CronJob made it."""
+        try:
+            metadata: Mapping[str, Any] = self.api.get(JOBS.at(namespace, name)).get("metadata") or {}
+        except KubeError as error:
+            raise LookupError(str(error)) from None
+        for one in metadata.get("ownerReferences") or ():
+            if one.get("controller"):
+                return Owner(str(one.get("kind", "")), str(one.get("name", "")), str(one.get("uid", "")))
+        return None
