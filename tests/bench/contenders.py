@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,13 +30,13 @@ from http2_sender import (
     literal,
 )
 
-from keytrail.app import Collector
+from keytrail.app import Collector, freeze_heap
 from keytrail.choices import OtlpRecords
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.redact import Redactor
+from keytrail.delivery import Delivery
 from keytrail.observe.accounting import Accounting
-from keytrail.outputs import open_otlp
-from keytrail.pipeline import Outputs, freeze_heap
+from keytrail.records import Outputs
 from keytrail.settings import Settings
 from keytrail.source.address import Address
 from keytrail.source.base import Batch
@@ -150,11 +151,14 @@ def whole_grpcio(task: Task) -> Took:
 
 
 def export(task: Task) -> Took:
-    """Run the collector with every event sent to an OTLP receiver; an event is done when the receiver said so."""
+    """Run the collector with every event through a spool on disk to an OTLP receiver, done when that said so."""
     accounting = Accounting()
     endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{task.otlp}"}
-    outputs = open_otlp(accounting, endpoint, (OtlpRecords.EVENTS,))
-    return _collect(task, accounting, outputs, lambda: _acknowledged(accounting), max(1, task.events - _LAST_BATCH))
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(state_dir=Path(folder), otlp_records=(OtlpRecords.EVENTS,))
+        delivery = Delivery(settings, accounting, endpoint, patient=False)
+        outputs = Outputs(tuple(delivery.events()), delivery=delivery)
+        return _collect(task, accounting, outputs, lambda: _acknowledged(accounting), max(1, task.events - _LAST_BATCH))
 
 
 def _decided(accounting: Accounting) -> int:

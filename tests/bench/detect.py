@@ -17,6 +17,7 @@ from typing import Any
 
 from synthetic import events
 
+from keytrail.app import freeze_heap
 from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.redact import Redactor
@@ -25,7 +26,6 @@ from keytrail.domain.drop import Drop
 from keytrail.domain.rules import DetectionRule
 from keytrail.identify.matcher import IdentityMatcher
 from keytrail.manifests import load_builtin_identities
-from keytrail.pipeline import freeze_heap
 from keytrail.source.recording import read_recording
 
 ROOT = Path(__file__).parent.parent.parent

@@ -18,9 +18,9 @@ from synthetic import events
 
 from keytrail.app import Collector
 from keytrail.export.otlp_encode import RecordEncoder
-from keytrail.export.otlp_output import OtlpOutput
+from keytrail.export.otlp_output import OtlpOutput, event_lane
 from keytrail.observe.accounting import Accounting
-from keytrail.pipeline import Outputs
+from keytrail.records import Outputs
 from keytrail.settings import Settings
 from keytrail.source.base import Batch, Source
 from keytrail.source.stdin import StdinSource
@@ -57,7 +57,7 @@ def decide(marks: list[int], *, encode: bool) -> None:
     accounting = Accounting()
     source = _Watched(StdinSource(sys.stdin.buffer), marks)
     encoder = RecordEncoder({"service.name": "keytrail"}, time.time_ns)
-    records = OtlpOutput(encoder.encode, encoder.resource_logs, Discard())
+    records = OtlpOutput(encoder.encode, event_lane, Discard())
     collector = Collector(Settings(), source, Outputs((records,) if encode else ()), accounting, live=False)
     collector.run_through()
     print(json.dumps({"resident": source.seen, "received": accounting.summary()["events"]["received"]}))

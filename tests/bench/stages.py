@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from synthetic import events
 
+from keytrail.app import freeze_heap
 from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.redact import Redactor
@@ -21,10 +22,10 @@ from keytrail.domain.drop import Drop
 from keytrail.domain.event import Event
 from keytrail.export.json_line import event_line
 from keytrail.export.otlp_encode import RecordEncoder
-from keytrail.export.otlp_output import OtlpOutput
+from keytrail.export.otlp_output import OtlpOutput, event_lane
+from keytrail.export.spool.entries import Lane
 from keytrail.identify.matcher import IdentityMatcher
 from keytrail.manifests import load_builtin_identities
-from keytrail.pipeline import freeze_heap
 from keytrail.proto.tetragon.events_pb2 import GetEventsResponse
 
 P = ParamSpec("P")
@@ -35,10 +36,10 @@ _TOGETHER = 512
 class Discard:
     """Where encoded records go when only their encoding is measured."""
 
-    def submit(self, resource_logs: bytes, records: int, /) -> None:
-        """Forget them."""
+    def append(self, lane: Lane, resource: bytes, record: bytes) -> None:
+        """Forget it."""
 
-    def close(self, deadline: float, /) -> None:
+    def flush(self) -> None:
         """Do nothing."""
 
 
@@ -59,7 +60,7 @@ def _pass(messages: Sequence[bytes]) -> dict[str, float]:
     for_lines, for_records = Decoder(Redactor().redact), Decoder(Redactor().redact)
     matcher = IdentityMatcher((), load_builtin_identities(), looks_like_credential=looks_like_credential_name)
     encoder = RecordEncoder({"service.name": "keytrail"}, time.time_ns)
-    output = OtlpOutput(encoder.encode, encoder.resource_logs, Discard())
+    output = OtlpOutput(encoder.encode, event_lane, Discard())
     rest = iter(messages)
     while batch := list(islice(rest, _TOGETHER)):
         _timed(spent, "parse", _parsed, batch)

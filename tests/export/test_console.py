@@ -7,14 +7,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs
-
 from keytrail.domain.drop import DropReason
 from keytrail.domain.event import Event, EventKind, EventType
-from keytrail.domain.process import Pod, Process
+from keytrail.domain.process import Process
 from keytrail.export.console import LineOutput
-from keytrail.export.otlp_encode import RecordEncoder
-from keytrail.export.otlp_output import OtlpOutput
 
 
 class Counts:
@@ -113,42 +109,3 @@ def test_head_ends_a_program_quietly() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 0
-
-
-class Sent:
-    """A sender that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[ResourceLogs, int]] = []
-        self.closed = False
-
-    def submit(self, resource_logs: bytes, records: int, /) -> None:
-        """Keep the message."""
-        self.sent.append((ResourceLogs.FromString(resource_logs), records))
-
-    def close(self, deadline: float, /) -> None:
-        """Remember that."""
-        self.closed = deadline > 0
-
-
-def test_records_are_grouped_by_resource() -> None:
-    """Records go out grouped by resource, in order, at 512 records, at a mebibyte, at a flush and at the end."""
-    sender = Sent()
-    encoder = RecordEncoder({}, lambda: 0)
-    output = OtlpOutput(encoder.encode, encoder.resource_logs, sender)
-    processes = [Process(f"x{number}", pid=number, pod=Pod("ml", f"pod-{number}")) for number in range(2)]
-    for number in range(513):
-        output.write(Event(EventKind.EXEC, EventType.EXEC, processes[number % 2], time_ns=number))
-    assert [records for _, records in sender.sent] == [256, 256]
-    for parity, (message, records) in enumerate(sender.sent):
-        times = [record.time_unix_nano for record in message.scope_logs[0].log_records]
-        assert times == list(range(parity, 512, 2))
-        assert len(times) == records
-    output.flush()
-    assert [records for _, records in sender.sent] == [256, 256, 1]
-    for number in range(9):
-        output.write(Event(EventKind.EXEC, EventType.EXEC, Process("y", arguments="x" * 131_072), time_ns=number))
-    assert [records for _, records in sender.sent] == [256, 256, 1, 8]
-    output.close(1.0)
-    assert [records for _, records in sender.sent] == [256, 256, 1, 8, 1]
-    assert sender.closed

@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import json
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,16 @@ from opentelemetry.sdk.resources import Resource
 
 from keytrail.domain.errors import UsageError
 from keytrail.testing.otlp_sink import OtlpSink
-from keytrail.testing.otlp_sink_faults import Hang, PartialSuccess, Refusal, Reset, invalid, throttled, unavailable
+from keytrail.testing.otlp_sink_faults import (
+    Hang,
+    PartialSuccess,
+    Refusal,
+    Reset,
+    Trickle,
+    invalid,
+    throttled,
+    unavailable,
+)
 
 METHOD = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 PROTOBUF = {"content-type": "application/x-protobuf"}
@@ -212,6 +222,37 @@ def test_scripted_partial_success_and_hang(sink: OtlpSink) -> None:
         export(sink, request_of("late").SerializeToString(), timeout=0.1)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     sink.wait_for(2)
+
+
+def test_an_answer_that_trickles_never_ends(sink: OtlpSink) -> None:
+    """A client that waits for each read alone waits on while the bytes come; gRPC's deadline ends the call."""
+    sink.script([Trickle(), Trickle()])
+    request = request_of("a").SerializeToString()
+    with pytest.raises(grpc.RpcError) as raised:
+        export(sink, request, timeout=0.1)
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    address = urlsplit(sink.http_endpoint)
+    with socket.create_connection((address.hostname, address.port), timeout=5) as client:
+        head = (
+            f"POST /v1/logs HTTP/1.1\r\nContent-Type: application/x-protobuf\r\nContent-Length: {len(request)}\r\n\r\n"
+        )
+        client.sendall(head.encode() + request)
+        received = b""
+        while received.count(b".") < 5:
+            received += client.recv(100)
+    assert b"\r\n\r\n" not in received
+    assert bodies(sink) == ["a", "a"]
+
+
+def test_a_rule_answers_what_no_script_does(sink: OtlpSink) -> None:
+    """The script comes first, then the rule, which sees headers and content; without a rule everything is taken."""
+    sink.script([None])
+    sink.answer_by(lambda received: unavailable() if b"bad" in received.raw and received.records == 1 else None)
+    codes = [post(sink, request_of(body).SerializeToString()).status_code for body in ("bad", "bad", "good")]
+    sink.answer_by(None)
+    codes.append(post(sink, request_of("bad").SerializeToString()).status_code)
+    assert codes == [200, 503, 200, 200]
+    assert [received.answer for received in sink.requests()] == ["stored", "Refusal", "stored", "stored"]
 
 
 def test_scripted_resets_break_the_connection(sink: OtlpSink) -> None:

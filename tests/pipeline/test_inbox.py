@@ -58,3 +58,27 @@ def test_waiting_taker_is_woken_by_a_message_and_by_the_end() -> None:
     taker.join(10)
     assert not taker.is_alive()
     assert taken == [b"x"]
+
+
+def test_what_waits_when_it_is_given_up_is_counted() -> None:
+    """Events that nobody will take are lost by the shutdown, by number; what was no event keeps its own reason."""
+    accounting = Accounting()
+    inbox = Inbox(accounting)
+    inbox.put(batch(b"a", b"b"))
+    inbox.put(Batch([b"c"], 1, too_large=2, malformed=3))
+    inbox.give_up()
+    assert list(inbox) == []
+    events = accounting.summary()["events"]
+    assert (events["received"], events["dropped"]) == (8, {"shutdown": 3})
+    assert events["undecodable_by_reason"] == {"malformed": 3, "too_large": 2}
+    assert len(inbox) == 0
+
+
+def test_batch_that_comes_after_the_end_is_counted() -> None:
+    """What the reader had in hand when it was told to end is lost by the shutdown, not by nobody."""
+    accounting = Accounting()
+    inbox = Inbox(accounting)
+    inbox.close()
+    inbox.put(batch(b"late"))
+    assert list(inbox) == []
+    assert accounting.summary()["events"]["dropped"] == {"shutdown": 1}

@@ -169,6 +169,7 @@ def test_backend_that_is_away_loses_nothing_within_the_queue(tmp_path: Path) -> 
         assert summary["records"] == {
             "made": len(stream),
             "exported": len(stream),
+            "recovered": 0,
             "queued": 0,
             "suppressed": {},
             "dropped": {},

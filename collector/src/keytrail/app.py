@@ -4,129 +4,101 @@ Three threads: one only reads, one decides, one delivers (inside the OTLP sender
 and stopped from the source forwards, so that nothing that was read has nowhere to go.
 """
 
+import gc
 import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any
 
+from keytrail.configuration import Configuration, load_configuration
 from keytrail.decode import memory
-from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.duplicates import HookMerger
 from keytrail.decode.redact import Redactor
 from keytrail.decode.table import ProcessTable
-from keytrail.detect import Engine
-from keytrail.detect.library import load_rules
-from keytrail.domain.errors import ManifestError, Problem
-from keytrail.domain.event import Event
-from keytrail.domain.filters import EventMatcher
-from keytrail.domain.finding import Finding
-from keytrail.domain.policy_library import PolicyLibrary
-from keytrail.domain.resources import BUILTIN_LABEL, ClusterIdentityMapping
-from keytrail.domain.rules import DetectionRule, Maturity
+from keytrail.domain.filters import EventFilter, EventMatcher
+from keytrail.domain.objects import Resource
+from keytrail.enrich.enricher import Enricher
 from keytrail.export.output import Output
-from keytrail.identify.matcher import IdentityMatcher, Mapping
-from keytrail.identify.proc_environ import ProcEnvironment
 from keytrail.inbox import Inbox
-from keytrail.manifests import Manifests, builtin_folder, load_builtin_identities, load_folder
+from keytrail.loss.guard import LossGuard
 from keytrail.observe.accounting import Accounting
-from keytrail.pipeline import Outputs, Pipeline, freeze_heap
+from keytrail.observe.rate import Rate
+from keytrail.observe.watchdog import Watchdog
+from keytrail.pipeline import Pipeline
+from keytrail.records import Outputs
+from keytrail.reload import Reloader
 from keytrail.settings import Settings
-from keytrail.source.base import Source
-from keytrail.tracing import sensors
+from keytrail.source.base import Batch, Source
 
 log = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 4.0
-"""What is left to deliver after a stop gets this long: Kubernetes and systemd are told to expect five seconds."""
+_STOP_SECONDS = 4.5
+"""From a stop to the end: Kubernetes and systemd are told to expect five seconds. Outputs deliver in what is left."""
+_READ_SECONDS = 1.5
+"""A source ends within a second after it was closed; then open gaps are closed."""
+_DECIDE_SECONDS = 1.5
+"""What was read and waits gets this long to be decided on; the rest is counted as lost by the shutdown."""
+_LAST_BATCH_SECONDS = 0.5
+_STUCK_SECONDS = 30.0
+"""A batch is decided on in milliseconds; one that takes this long will not end."""
 _SAVE_SECONDS = 60.0
-_RULE_CHOICES: dict[str, tuple[Maturity, ...] | None] = {"stable": None, "all": tuple(Maturity), "none": ()}
-"""What of the library runs; None leaves it to the user's PolicyLibrary, whose default is the stable rules."""
-
-
-def given_manifests(settings: Settings) -> Manifests:
-    """The user's folder; empty without one. Raises UsageError for a wrong manifest."""
-    return Manifests() if settings.config is None else load_folder(settings.config)
-
-
-def rules_folder(settings: Settings) -> Path:
-    """Where the rules come from that run beside the user's own: the shipped library, or the folder that replaces it."""
-    return builtin_folder() / "rules" if settings.rules in _RULE_CHOICES else Path(settings.rules)
-
-
-def build_rules(settings: Settings, manifests: Manifests) -> Engine:
-    """The shipped rules and the user's own, tuned by the user's PolicyLibrary. Raises ManifestError for a wrong one."""
-    known = sensors()
-    replaced = settings.rules not in _RULE_CHOICES
-    shipped, problems = load_rules(rules_folder(settings), sensors=known)
-    own: tuple[DetectionRule, ...] = ()
-    if settings.config is not None and any(isinstance(one, DetectionRule) for one in manifests.resources):
-        own, more = load_rules(settings.config, sensors=known)
-        problems += more
-    if problems:
-        raise ManifestError(list(problems))
-    library = next((one for one in manifests.resources if isinstance(one, PolicyLibrary)), None)
-    engine = Engine.load(
-        ({rule.name: rule for rule in (*shipped, *own)}).values(),
-        library,
-        sensors=known,
-        maturities=tuple(Maturity) if replaced else _RULE_CHOICES[settings.rules],
-    )
-    if engine.refused:
-        where = str(settings.config)
-        raise ManifestError(
-            [Problem(where, 0, fault.field, fault.message) for faults in engine.refused.values() for fault in faults]
-        )
-    return engine
-
-
-def build_matcher(settings: Settings, manifests: Manifests, redactor: Redactor, *, live: bool) -> IdentityMatcher:
-    """Mappings of the user's folder and the built-in providers."""
-    given = manifests.identity_mappings
-    # A folder may hold the shipped library itself, or newer files of it: they stay knowledge of providers.
-    builtin = {mapping.metadata.name: mapping for mapping in load_builtin_identities()}
-    builtin |= {mapping.metadata.name: mapping for mapping in given if _is_builtin(mapping)}
-    mappings = [mapping for mapping in given if not _is_builtin(mapping)]
-    fallback = None
-    if live and settings.proc_fallback:
-        fallback = ProcEnvironment(settings.proc_root, lambda name: redactor.redact(name)[0])
-    return IdentityMatcher(
-        mappings,
-        list(builtin.values()),
-        looks_like_credential=looks_like_credential_name if settings.unmapped_credentials else None,
-        fallback=fallback,
-    )
-
-
-def _is_builtin(mapping: Mapping) -> TypeGuard[ClusterIdentityMapping]:
-    return mapping.metadata.labels.get(BUILTIN_LABEL) == "true" and isinstance(mapping, ClusterIdentityMapping)
 
 
 class Collector:
     """One source through one pipeline into its outputs."""
 
     def __init__(
-        self, settings: Settings, source: Source, outputs: Outputs, accounting: Accounting, *, live: bool
+        self,
+        settings: Settings,
+        source: Source,
+        outputs: Outputs,
+        accounting: Accounting,
+        *,
+        live: bool,
+        guard: LossGuard | None = None,
+        enricher: Enricher | None = None,
+        applied: Callable[[], tuple[Resource, ...]] = tuple,
     ) -> None:
+        """`guard` watches a live stream for loss, `enricher` knows pods, `applied` gives the API server's resources.
+
+        Raises UsageError for wrong manifests.
+        """
         redactor = Redactor()
-        wanted = settings.event_filter()
-        manifests = given_manifests(settings)
+        wanted, placed = settings.event_filter(), EventFilter()
+        if enricher is not None:  # which pod it is nobody knows before
+            placed = EventFilter(namespaces=wanted.namespaces, pods=wanted.pods)
+            wanted = replace(wanted, namespaces=frozenset(), pods=())
+        self._load = partial(load_configuration, settings, redactor.redact, live=live, findings=bool(outputs.findings))
+        self._applied = applied
+        self._configuration = self._load(applied=applied())
         self.accounting = accounting
         self.table = ProcessTable(settings.process_capacity)
         self._settings = settings
         self._source = source
         self._outputs = outputs
-        self._pipeline = Pipeline(
+        self._guard = guard
+        self._enricher = enricher
+        self.watchdog = Watchdog()
+        self._pulse = self.watchdog.watch("decide", _STUCK_SECONDS)
+        self.rate = Rate()
+        """Events received a second."""
+        self.pipeline = Pipeline(
             Decoder(redactor.redact, self.table),
-            build_matcher(settings, manifests, redactor, live=live),
-            build_rules(settings, manifests) if outputs.findings else None,
+            self._configuration,
             outputs,
             accounting,
             wanted=EventMatcher(wanted) if wanted else None,
+            enricher=enricher,
+            placed=EventMatcher(placed) if placed else None,
             merger=HookMerger(settings.duplicates_window_ms * 1_000_000) if settings.duplicates_window_ms else None,
+            watch=guard,
         )
+        self.inbox = Inbox(accounting, settings.queue_capacity, gather_seconds=settings.gather_ms / 1000)
         self._failure: BaseException | None = None
         self._boot_id = _boot_id(settings.proc_root) if live and settings.state_dir is not None else ""
 
@@ -138,53 +110,90 @@ class Collector:
         freeze_heap()
         try:
             for batch in self._source.batches():
-                self._pipeline.process(batch)
+                self.pipeline.process(batch)
                 if stopped():
                     break
-            self._pipeline.finish()
         finally:
-            self._close_outputs()
+            try:
+                self.pipeline.finish()
+            finally:
+                self._close_outputs(time.monotonic() + _STOP_SECONDS)
 
     def run_live(self, stop: threading.Event) -> None:
-        """Read a live source until `stop` is set or the source ends; raises what ended it unexpectedly."""
+        """Read a live source until `stop` is set or the source ends; raises what ended it unexpectedly. Once only."""
         if self._settings.state_dir is not None:
             self.table.remember(memory.load(self._settings.state_dir, self._boot_id))
-        inbox = Inbox(self.accounting, self._settings.queue_capacity, gather_seconds=self._settings.gather_ms / 1000)
-        reading = threading.Thread(target=self._read, args=(inbox,), name="keytrail-read", daemon=True)
-        deciding = threading.Thread(target=self._decide, args=(inbox,), name="keytrail-decide", daemon=True)
+        reading = threading.Thread(target=self._read, name="keytrail-read", daemon=True)
+        deciding = threading.Thread(target=self._decide, name="keytrail-decide", daemon=True)
         freeze_heap()
         deciding.start()
+        if self._guard is not None:
+            self._guard.start(self.inbox.put, self.inbox.__len__, self._previous_run())
         reading.start()
         saved = time.monotonic()
         while deciding.is_alive() and not stop.wait(0.2):
+            self.rate.sample(self.accounting.received)
+            if self._enricher is not None and self._enricher.waiting:  # time is up for them on a quiet stream, too
+                self.inbox.put(Batch((), time.time_ns()))
             if time.monotonic() - saved >= _SAVE_SECONDS:
                 self._save()
                 saved = time.monotonic()
+        deadline = time.monotonic() + _STOP_SECONDS
         self._source.close()
-        reading.join(2.0)
-        inbox.close()
-        deciding.join(2.0)
+        reading.join(_READ_SECONDS)
+        self.inbox.close()
+        deciding.join(_DECIDE_SECONDS)
+        self.inbox.give_up()
+        deciding.join(_LAST_BATCH_SECONDS)
         self._save()
-        self._close_outputs()
+        self._close_outputs(deadline)
         if self._failure is not None:
             raise self._failure
 
+    @property
+    def applied(self) -> tuple[Resource, ...]:
+        """The API server's resources that this began with."""
+        return self._configuration.applied
+
+    def replace(self, configuration: Configuration) -> None:
+        """Decide by another configuration from the next batch on; on a quiet stream an empty one is the next."""
+        self.pipeline.replace(configuration)
+        self.inbox.put(Batch((), time.time_ns()))
+
+    def reloader(self, reread: Callable[[], Settings], settings_file: Path | None) -> Reloader:
+        """What keeps this collector's settings and manifests those on disk; `reread` gives the settings of now."""
+        return Reloader(
+            self._settings,
+            reread,
+            settings_file,
+            loaded=self._configuration,
+            load=lambda *, previous: self._load(previous=previous, applied=self._applied()),
+            replace=self.replace,
+            applied=self._applied,
+        )
+
     # -- threads
 
-    def _read(self, inbox: Inbox) -> None:
+    def _read(self) -> None:
         try:
             for batch in self._source.batches():
-                inbox.put(batch)
+                self.inbox.put(batch)
         except Exception as error:  # noqa: BLE001 - the boundary of the reading thread: `run_live` raises it
             self._failure = error
         finally:
-            inbox.close()
+            if self._guard is not None:
+                self._guard.close()  # its closing records must find the inbox open
+            self.inbox.close()
 
-    def _decide(self, inbox: Inbox) -> None:
+    def _decide(self) -> None:
+        self._pulse.started()
         try:
-            for batch in inbox:
-                self._pipeline.process(batch)
-            self._pipeline.finish()
+            for batch in self.inbox:
+                self._pulse.busy()
+                self.pipeline.process(batch)
+                self._pulse.idle()
+            self.pipeline.finish()
+            self._pulse.finished()
         except Exception as error:  # noqa: BLE001 - the boundary of the deciding thread: `run_live` raises it
             self._failure = error
 
@@ -202,11 +211,20 @@ class Collector:
                 error.strerror,
             )
 
-    def _close_outputs(self) -> None:
-        deadline = time.monotonic() + CLOSE_SECONDS
-        outputs: list[Output[Event] | Output[Finding]] = [*self._outputs.events, *self._outputs.findings]
+    def _previous_run(self) -> tuple[bool, int | None]:
+        """How the run before this one ended, as the spool's folder tells, and when it last lived."""
+        delivery = self._outputs.delivery
+        if delivery is None:
+            return True, None
+        before = delivery.spool.previous
+        return before.clean, before.last_alive_ns
+
+    def _close_outputs(self, deadline: float) -> None:
+        outputs: list[Output[Any]] = [*self._outputs.events, *self._outputs.findings, *self._outputs.gaps]
         for output in outputs:
             output.close(max(0.0, deadline - time.monotonic()))
+        if self._outputs.delivery is not None:
+            self._outputs.delivery.close(max(0.0, deadline - time.monotonic()))
 
 
 def _boot_id(proc: Path) -> str:
@@ -214,3 +232,14 @@ def _boot_id(proc: Path) -> str:
         return (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def freeze_heap() -> None:
+    """Take what start-up made out of the garbage collector's sight: it would be walked again and again for nothing.
+
+    Measured on a prototype with 30,000 cached processes: a fifth more events a second (19.0 against 20.0 microseconds
+    each, and no pauses).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)

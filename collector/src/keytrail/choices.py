@@ -28,7 +28,7 @@ class Reader(StrEnum):
 
 
 class Choice(StrEnum):
-    """Whether to colour."""
+    """Whether to do what the surroundings may decide. Not on and off, which YAML reads as true and false."""
 
     AUTO = "auto"
     ALWAYS = "always"

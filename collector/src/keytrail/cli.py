@@ -10,7 +10,20 @@ import traceback
 from collections.abc import Sequence
 
 from keytrail import __version__
-from keytrail.commands import collect, config, demo, doctor, fakes, policies, record, replay, rules, watch
+from keytrail.commands import (
+    collect,
+    config,
+    demo,
+    doctor,
+    fakes,
+    policies,
+    record,
+    replay,
+    rules,
+    spool,
+    status,
+    watch,
+)
 from keytrail.commands.terminal import printable
 from keytrail.domain.errors import KeytrailError
 
@@ -34,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"keytrail {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (collect, replay, record, watch, rules, policies, config, demo, doctor, fakes):
+    for module in (collect, status, spool, replay, record, watch, rules, policies, config, demo, doctor, fakes):
         module.add(commands)
     return parser
 

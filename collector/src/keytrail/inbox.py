@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from keytrail.domain.drop import DropReason
+from keytrail.domain.drop import DropReason, Undecodable
 from keytrail.observe.accounting import Accounting
 from keytrail.source.base import Batch
 
@@ -42,10 +42,13 @@ class Inbox:
         self._changed = threading.Condition()
 
     def put(self, batch: Batch) -> None:
-        """Append a batch, or drop and count its messages when there is no room for them."""
+        """Append a batch, or drop and count its messages when there is no room for them or the end has come."""
         messages = batch.messages
         size = len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
         with self._changed:
+            if self._closed:  # the reader had it in hand when it was told to end
+                self._lose(batch)
+                return
             if messages and (self._events + len(messages) > self._capacity or self._bytes + size > _MAX_BYTES):
                 # The earliest that fit stay. What the batch says of the agent is state, not an event: it must arrive.
                 kept = self._fitting(messages)
@@ -67,10 +70,28 @@ class Inbox:
         return messages[:count]
 
     def close(self) -> None:
-        """No more batches will come; the iterator ends after those that are there."""
+        """Take no more batches; the iterator ends after those that are there."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def give_up(self) -> None:
+        """Close, and count what waits as lost by the shutdown: nobody will take it."""
+        self.close()
+        with self._changed:
+            for batch in self._batches:
+                self._lose(batch)
+            self._batches.clear()
+            self._events = self._bytes = 0
+
+    def _lose(self, batch: Batch) -> None:
+        for count, reason in (
+            (len(batch.messages), DropReason.SHUTDOWN),
+            (batch.too_large, Undecodable.TOO_LARGE),
+            (batch.malformed, Undecodable.MALFORMED),
+        ):
+            if count:
+                self._accounting.lost_before_decode(count, reason)
 
     def __len__(self) -> int:
         """Events that wait."""
@@ -90,15 +111,24 @@ class Inbox:
             if few and self._gather_seconds:
                 time.sleep(self._gather_seconds)
             with self._changed:
+                if not self._batches:  # given up meanwhile
+                    continue
                 batch = self._take()
             yield batch
 
     def _take(self) -> Batch:
         first = self._batches.popleft()
+        if first.backfilled or first.gaps:  # each has its own place in the stream
+            self._events -= len(first.messages)
+            self._bytes -= sum(map(len, first.messages))
+            return first
         messages = list(first.messages)
         arrived, too_large, malformed = first.arrived_ns, first.too_large, first.malformed
-        while self._batches and self._batches[0].agent is None and len(messages) < _TAKEN_AT_ONCE:
-            following = self._batches.popleft()
+        while self._batches and len(messages) < _TAKEN_AT_ONCE:
+            following = self._batches[0]
+            if following.agent is not None or following.backfilled or following.gaps:
+                break
+            self._batches.popleft()
             messages += following.messages
             arrived = following.arrived_ns
             too_large += following.too_large

@@ -6,12 +6,13 @@ works here works there (`keytrail.yaml_documents`). Knows nothing of what a mani
 `keytrail.identify`, which comes next.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keytrail.domain.errors import ManifestError, SettingsError
+from keytrail.domain.objects import name_of
 from keytrail.domain.resources import API_VERSION, KINDS, ClusterIdentityMapping, IdentityMapping, Resource
 from keytrail.domain.shape import FieldPath, described, quoted, read, suggestion
 from keytrail.yaml_documents import Document, read_documents
@@ -42,6 +43,11 @@ class Manifests:
     def identity_mappings(self) -> tuple[IdentityMapping | ClusterIdentityMapping, ...]:
         """The mappings of both kinds."""
         return tuple(one for one in self.resources if isinstance(one, IdentityMapping | ClusterIdentityMapping))
+
+    def overlaid(self, applied: Iterable[Resource]) -> "Manifests":
+        """Return these with what the API server has on top: of two with the same kind and name, its own counts."""
+        resources = {name_of(one): one for one in (*self.resources, *applied)}
+        return Manifests(tuple(resources.values()), self.tracing_policies)
 
 
 def builtin_folder() -> Path:

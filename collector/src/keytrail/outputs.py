@@ -1,84 +1,60 @@
 """From settings to outputs: which records go where, and who counts them."""
 
-import socket
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from keytrail import __version__
-from keytrail.choices import OtlpRecords, Output
+from keytrail.choices import Output
+from keytrail.delivery import Delivery
 from keytrail.domain.errors import ExportError
+from keytrail.domain.gap import Gap
 from keytrail.export.console import LineOutput, SortedOutput
 from keytrail.export.finding_line import finding_line
+from keytrail.export.gap_line import gap_line
 from keytrail.export.json_line import event_line
-from keytrail.export.otlp_encode import RecordEncoder
-from keytrail.export.otlp_finding import FindingEncoder
-from keytrail.export.otlp_output import OtlpOutput
-from keytrail.export.otlp_sender import OtlpSender
-from keytrail.export.otlp_settings import otlp_settings
 from keytrail.export.terminal_line import resolve_color, terminal_line
 from keytrail.observe.accounting import Accounting
-from keytrail.pipeline import Outputs
+from keytrail.records import Outputs
 from keytrail.settings import Settings
 
 
 def open_outputs(
-    settings: Settings, accounting: Accounting, environ: Mapping[str, str], *, by_time: bool = False
+    settings: Settings,
+    accounting: Accounting,
+    environ: Mapping[str, str],
+    *,
+    by_time: bool = False,
+    on_loss: Callable[[Gap], None] = lambda _: None,
 ) -> Outputs:
-    """Open every output that the settings name. Raises SettingsError before anything is started.
+    """Open every output that the settings name. Raises UsageError before anything is started.
 
-    `environ` holds the OTEL_ variables, which say where records go and how. `by_time`: findings are written at the
-    end, earliest first, as suits a recording.
+    `environ` holds the OTEL_ variables, which say where records go and how. `by_time`: the source is a recording, whose
+    findings are written at the end, earliest first. `on_loss` hears, from another thread, of stored records that were
+    lost.
     """
     made = _Made()
+    if Output.OTLP in settings.output:
+        made.delivery = Delivery(settings, accounting, environ, patient=by_time, on_loss=on_loss)
+        made.events += made.delivery.events()
+        made.findings += made.delivery.findings()
+        made.gaps += made.delivery.gaps()
     for name in settings.output:
-        if name is Output.OTLP:
-            opened = open_otlp(accounting, environ, settings.otlp_records)
-            made.events += opened.events
-            made.findings += opened.findings
-        elif name is Output.FINDINGS:
-            lines = LineOutput(
-                sys.stdout, finding_line, on_exported=accounting.on_exported, on_dropped=accounting.on_dropped
-            )
+        if name is Output.FINDINGS:
+            lines = _lines(accounting, finding_line)
             made.findings.append(SortedOutput(lines) if by_time else lines)
+            made.gaps.append(_lines(accounting, gap_line))
         elif name is Output.LINE:
             color = resolve_color(settings.color, sys.stdout, environ)
-            made.events.append(
-                LineOutput(
-                    sys.stdout,
-                    partial(terminal_line, color=color),
-                    on_exported=accounting.on_exported,
-                    on_dropped=accounting.on_dropped,
-                )
-            )
-        else:
-            made.events.append(
-                LineOutput(sys.stdout, event_line, on_exported=accounting.on_exported, on_dropped=accounting.on_dropped)
-            )
-    return Outputs(tuple(made.events), tuple(made.findings))
+            made.events.append(_lines(accounting, partial(terminal_line, color=color)))
+        elif name is Output.JSON:
+            made.events.append(_lines(accounting, event_line))
+    return Outputs(tuple(made.events), tuple(made.findings), tuple(made.gaps), made.delivery)
 
 
-def open_otlp(accounting: Accounting, environ: Mapping[str, str], records: tuple[OtlpRecords, ...]) -> Outputs:
-    """Start the sender to the backend that the OTEL_ variables name. Raises SettingsError when they name none."""
-    settings = otlp_settings(environ)
-    resource = {
-        "service.name": settings.service_name,
-        "service.version": __version__,
-        "service.instance.id": environ.get("HOSTNAME") or socket.gethostname(),
-        **dict(settings.resource_attributes),
-    }
-    sender = OtlpSender(settings, accounting)
-    sender.start()
-    encoder = RecordEncoder(resource, time.time_ns)
-    made = _Made()
-    if OtlpRecords.EVENTS in records:
-        made.events.append(OtlpOutput(encoder.encode, encoder.resource_logs, sender))
-    if OtlpRecords.FINDINGS in records:
-        made.findings.append(OtlpOutput(FindingEncoder(encoder).encode, encoder.resource_logs, sender))
-    return Outputs(tuple(made.events), tuple(made.findings))
+def _lines(accounting: Accounting, format_record: Callable[[Any], str]) -> LineOutput[Any]:
+    return LineOutput(sys.stdout, format_record, on_exported=accounting.on_exported, on_dropped=accounting.on_dropped)
 
 
 def reader_left(outputs: Outputs) -> bool:
@@ -99,3 +75,5 @@ def check_written(outputs: Outputs) -> None:
 class _Made:
     events: list[Any] = field(default_factory=list)
     findings: list[Any] = field(default_factory=list)
+    gaps: list[Any] = field(default_factory=list)
+    delivery: Delivery | None = None

@@ -55,6 +55,13 @@ def _tls_fits(settings: "Settings") -> Iterator[Fault]:
         yield Fault((given[0],), "TLS is for an agent at host:port, and agent_address is a socket")
 
 
+def _kubeconfig_fits(settings: "Settings") -> Iterator[Fault]:
+    if settings.kubeconfig is not None and not settings.kubeconfig.is_file():
+        yield Fault(("kubeconfig",), "there is no such file")
+    if settings.kubeconfig_context and settings.kubeconfig is None:
+        yield Fault(("kubeconfig_context",), "needs kubeconfig too")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Every setting of the collector. `origins` says where each one that is not the default came from."""
@@ -203,6 +210,51 @@ class Settings:
             maximum=3600,
         ),
     ] = 2
+    kubernetes: Annotated[
+        Choice,
+        Doc(
+            "Ask the API server: for pods, for manifests in the cluster, to say how this node is doing. auto: when "
+            "`kubeconfig` is given, or in a Pod that has a ServiceAccount's token.",
+            "never",
+        ),
+    ] = Choice.AUTO
+    kubeconfig: Annotated[
+        Path | None,
+        _file("How to reach the API server. Empty: as the Pod that this runs in.", "/etc/keytrail/kubeconfig"),
+    ] = None
+    kubeconfig_context: Annotated[
+        str, _text("Which context of `kubeconfig` to use. Empty: its current one.", "production")
+    ] = ""
+    node_name: Annotated[
+        str,
+        _text(
+            "Name of the Node that this runs on, in a Pod from the field spec.nodeName. Empty: the host's name.",
+            "worker-1",
+        ),
+    ] = ""
+    pod_wait_ms: Annotated[
+        int,
+        Doc(
+            "How long an event waits for its pod, which the API server may tell of later. 0: not at all.",
+            2000,
+            unit="milliseconds",
+            minimum=0,
+            maximum=60_000,
+        ),
+    ] = 2000
+    pod_annotations: Annotated[
+        tuple[str, ...],
+        Doc("Annotations of pods that are kept, by exact key. Empty: none.", ["team"], max_items=32, max_length=316),
+    ] = ()
+    container_runtimes: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Further programs that start containers, by file name. Others cannot bring a process into a pod.",
+            ["my-runtime-shim"],
+            max_items=32,
+            max_length=255,
+        ),
+    ] = ()
     proc_fallback: Annotated[
         bool,
         Doc(
@@ -252,7 +304,7 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}), compare=False, repr=False)
     """Field -> `file settings.yaml:3`, `environment KEYTRAIL_PACE` or `flag --pace`."""
 
-    RULES: ClassVar[Rules] = Rules(naming=str, checks=(_tls_fits,))
+    RULES: ClassVar[Rules] = Rules(naming=str, checks=(_tls_fits, _kubeconfig_fits))
 
     def event_filter(self) -> EventFilter:
         """Return the filter that these settings describe."""

@@ -1,8 +1,9 @@
-"""`keytrail collect`: the collector itself, until it is told to stop."""
+"""`keytrail collect`: the collector itself, until it is told to stop. SIGHUP makes it look at its files at once."""
 
 import argparse
 import os
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from keytrail.commands.options import (
     add_agent,
@@ -14,6 +15,14 @@ from keytrail.commands.options import (
     read_settings,
     write_summary,
 )
+
+if TYPE_CHECKING:
+    from keytrail.cluster import Cluster
+    from keytrail.enrich.enricher import Enricher
+    from keytrail.settings import Settings
+
+_LOOK_SECONDS = 1.5
+"""For a look at the agent's policies: loss is to be told within five seconds."""
 
 
 def add(commands: Any) -> None:
@@ -39,24 +48,85 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _in_cluster(settings: "Settings") -> bool:
+    from keytrail.choices import Choice
+    from keytrail.kube.surroundings import in_pod
+
+    if settings.kubernetes is Choice.AUTO:
+        return settings.kubeconfig is not None or in_pod(os.environ)
+    return settings.kubernetes is Choice.ALWAYS
+
+
+def _cluster(settings: "Settings") -> "Cluster":
+    from keytrail.cluster import Cluster  # and with it a client of the API server, which weighs 5 MB
+    from keytrail.decode.redact import Redactor
+
+    return Cluster.open(settings, os.environ, Redactor().redact)
+
+
+def _enricher(settings: "Settings", cluster: "Cluster") -> "Enricher":
+    from keytrail.enrich.enricher import Enricher
+
+    return Enricher(cluster.index, wait_ns=settings.pod_wait_ms * 1_000_000, runtimes=settings.container_runtimes)
+
+
 def run(args: argparse.Namespace) -> int:
     """Collect until SIGINT or SIGTERM."""
+    from contextlib import ExitStack
+
     from keytrail.app import Collector
-    from keytrail.commands.live import open_stream, stop_on_signals
+    from keytrail.commands.live import agent_address, agent_tls, open_stream, stop_on_signals
+    from keytrail.domain.drop import DropReason
     from keytrail.hardening import keep_memory_private
+    from keytrail.loss.guard import LossGuard
+    from keytrail.node_status import NodeStatus
     from keytrail.observe.accounting import Accounting
     from keytrail.observe.logs import set_up_logs
     from keytrail.outputs import open_outputs
+    from keytrail.own_telemetry import OwnTelemetry
+    from keytrail.probe import CollectorProbe, StreamLog
+    from keytrail.settings_sources import FILE_VARIABLE
+    from keytrail.source.agent import AgentClient
 
     settings = read_settings(args)
-    set_up_logs(settings.log_level, settings.log_format)
+    gate = set_up_logs(settings.log_level, settings.log_format)
     keep_memory_private()
-    accounting = Accounting()
-    source = open_stream(settings, settings.event_filter())
-    collector = Collector(settings, source, open_outputs(settings, accounting, os.environ), accounting, live=True)
-    with stop_on_signals() as stop:
-        try:
-            collector.run_live(stop)
-        finally:
-            write_summary(args.summary, accounting)
+    accounting, stream = Accounting(), StreamLog()
+    wanted = settings.event_filter()
+    with ExitStack() as stack:
+        cluster = stack.enter_context(_cluster(settings)) if _in_cluster(settings) else None
+        agent = stack.enter_context(AgentClient(agent_address(settings), agent_tls(settings), timeout=_LOOK_SECONDS))
+        guard = LossGuard(
+            inbox_dropped=lambda: accounting.events_dropped(DropReason.QUEUE_FULL),
+            metrics_address=settings.agent_metrics_address,
+            backfill_file=settings.backfill_file,
+            filtered=bool(wanted),
+            policies=agent.list_policies,
+        )
+        source = open_stream(settings, wanted, guard.transition, stream.transition)
+        outputs = open_outputs(settings, accounting, os.environ, on_loss=guard.report)
+        collector = Collector(
+            settings,
+            source,
+            outputs,
+            accounting,
+            live=True,
+            guard=guard,
+            enricher=None if cluster is None else _enricher(settings, cluster),
+            applied=tuple if cluster is None else cluster.resources,
+        )
+        settings_file = args.settings or os.environ.get(FILE_VARIABLE)
+        reloader = collector.reloader(lambda: read_settings(args), Path(settings_file) if settings_file else None)
+        probe = CollectorProbe(settings, collector, source, stream, guard, reloader, gate, outputs.delivery)
+        # `keytrail watch` runs this, too, and ends with its terminal.
+        on_hangup = reloader.look_now if args.run is run else None
+        with stop_on_signals(on_hangup) as stop, reloader, OwnTelemetry(settings, probe, os.environ):
+            if cluster is not None:
+                cluster.on_change(reloader.look_now, collector.applied)
+                node = NodeStatus(probe, lambda: collector.pipeline.agent, agent.list_policies, cluster.problems)
+                cluster.write_status(node.picture)
+            try:
+                collector.run_live(stop)
+            finally:
+                write_summary(args.summary, accounting)
     return 0

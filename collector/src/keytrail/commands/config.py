@@ -29,16 +29,14 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print settings, then what the OTLP variables amount to."""
-    from keytrail.app import build_matcher, build_rules, given_manifests
     from keytrail.commands.options import read_settings
+    from keytrail.configuration import load_configuration
     from keytrail.decode.redact import Redactor
     from keytrail.settings_sources import show
 
     settings = read_settings(args)
     # The manifests belong to the settings: a wrong one is an error here.
-    manifests = given_manifests(settings)
-    build_matcher(settings, manifests, Redactor(), live=False)
-    build_rules(settings, manifests)
+    load_configuration(settings, Redactor().redact, live=False, findings=True)
     say(show(settings, os.environ, otlp_rows()).rstrip("\n"))
     return 0
 

@@ -50,11 +50,11 @@ def _demo(folder: Path, database: Path) -> int:
     from keytrail.app import Collector
     from keytrail.choices import OtlpRecords
     from keytrail.commands.live import open_stream
+    from keytrail.delivery import Delivery
     from keytrail.export.terminal_line import resolve_color
     from keytrail.observe.accounting import Accounting
     from keytrail.observe.logs import set_up_logs
-    from keytrail.outputs import open_otlp
-    from keytrail.pipeline import Outputs
+    from keytrail.records import Outputs
     from keytrail.settings_sources import load_settings
     from keytrail.testing.otlp_sink import OtlpSink
 
@@ -64,11 +64,11 @@ def _demo(folder: Path, database: Path) -> int:
     accounting = Accounting()
     stop = threading.Event()
     with OtlpSink(database, http=None) as sink:
-        settings = load_settings({"agent_address": socket, "output": ["otlp"]}, {})
-        otlp = open_otlp(accounting, {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint}, tuple(OtlpRecords))
+        settings = load_settings({"agent_address": socket, "otlp_records": list(OtlpRecords)}, {})
+        otlp = Delivery(settings, accounting, {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint}, patient=False)
         shown = _Highlights(color=resolve_color("auto", sys.stdout, os.environ))
         found = _Found()
-        outputs = Outputs((*otlp.events, shown), (*otlp.findings, found))
+        outputs = Outputs((*otlp.events(), shown), (*otlp.findings(), found), otlp.gaps(), otlp)
         collector = Collector(settings, open_stream(settings, settings.event_filter()), outputs, accounting, live=True)
         running = threading.Thread(target=collector.run_live, args=(stop,), name="keytrail-demo")
         running.start()

@@ -1,10 +1,11 @@
-"""A running agent for a command: where it is, its stream, and a clean end on SIGINT and SIGTERM."""
+"""A running agent for a command: where it is, its stream, a clean end on SIGINT and SIGTERM, a call on SIGHUP."""
 
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -35,16 +36,23 @@ def agent_tls(settings: "Settings") -> "TlsOptions | None":
     return None if options == TlsOptions() else options
 
 
-def open_stream(settings: "Settings", wanted: "EventFilter") -> "GrpcSource":
-    """The agent's event stream, asked for only what is wanted."""
+def open_stream(
+    settings: "Settings", wanted: "EventFilter", *listeners: "Callable[[Transition], None]"
+) -> "GrpcSource":
+    """The agent's event stream, asked for only what is wanted; `listeners` hear of its connection."""
     from keytrail.source.grpc_stream import GrpcSource
+
+    def tell(transition: "Transition") -> None:
+        _log_transition(transition)
+        for listener in listeners:
+            listener(transition)
 
     return GrpcSource(
         agent_address(settings),
         filters=wanted,
         tls=agent_tls(settings),
         reader=settings.reader.value,
-        on_transition=_log_transition,
+        on_transition=tell,
     )
 
 
@@ -59,16 +67,34 @@ def _log_transition(transition: "Transition") -> None:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; the earlier handlers are put back at the end."""
+def stop_on_signals(on_hangup: Callable[[], None] | None = None) -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; SIGHUP calls `on_hangup`, without which it ends the process as ever.
+
+    The earlier handlers are put back at the end.
+    """
     stop = threading.Event()
+    # A handler runs between any two steps of the main thread, which may just then hold the lock inside of `stop`: it
+    # only leaves a note, in the one queue whose `put` is reentrant, and a thread does what is to be done.
+    notes: SimpleQueue[int] = SimpleQueue()
 
-    def set_stop(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
+    def leave_note(number: int, _frame: FrameType | None) -> None:
+        notes.put(number)
 
-    earlier = {number: signal.signal(number, set_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def answer() -> None:
+        while number := notes.get():
+            if on_hangup is None or number in {signal.SIGINT, signal.SIGTERM}:
+                stop.set()
+            else:
+                on_hangup()
+
+    handled = [signal.SIGINT, signal.SIGTERM, *([] if on_hangup is None else [signal.SIGHUP])]
+    answering = threading.Thread(target=answer, name="keytrail-signals", daemon=True)
+    answering.start()
+    earlier = {number: signal.signal(number, leave_note) for number in handled}
     try:
         yield stop
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+        notes.put(0)
+        answering.join()

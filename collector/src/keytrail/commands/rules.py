@@ -155,7 +155,7 @@ def _counted(count: int, noun: str) -> str:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print the table; ENABLED and SEVERITY are what `keytrail collect` would go by with the same options."""
-    from keytrail.app import build_rules, given_manifests
+    from keytrail.configuration import build_rules, given_manifests
     from keytrail.detect.pages import kinds
 
     settings = read_settings(args)
@@ -176,7 +176,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_explain(args: argparse.Namespace) -> int:
     """Print everything about one rule, as it is tuned here."""
-    from keytrail.app import given_manifests
+    from keytrail.configuration import given_manifests
 
     settings = read_settings(args)
     manifests = given_manifests(settings)
@@ -241,7 +241,7 @@ def _explain_finding(rule: "DetectionRule") -> None:
 
 def _given_rules(settings: "Settings", manifests: "Manifests") -> dict[str, "DetectionRule"]:
     """Rules by name, whether they run or not; the user's own replace those of the same name."""
-    from keytrail.app import rules_folder
+    from keytrail.configuration import rules_folder
     from keytrail.domain.rules import DetectionRule
     from keytrail.manifests import load_folder
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
+from keytrail.domain.declared import SecretKey
 from keytrail.domain.event import Credentials, Details, Event, Exit, FileAccess, Network, Operation, Payload
 from keytrail.domain.identity import Attribution, Evidence
 from keytrail.domain.process import Pod, Process
@@ -25,8 +26,8 @@ _BEGIN, _END = "<!-- attributes: begin -->", "<!-- attributes: end -->"
 
 Value = str | int | bool | tuple[str, ...] | tuple[int, ...] | None
 S = TypeVar("S")
-Row = tuple[str, ValueType, str, Callable[[S], Value]]
-"""Name, type, meaning, and how the value is got from a source `S`."""
+Row = tuple[str, ValueType, str, str | Callable[[S], Value]]
+"""Name, type, meaning, and a source's attribute (its path, and ` or None` where 0 is no value) or a function of it."""
 
 
 @dataclass(frozen=True)  # no slots: with them Python 3.11 fails to make a `Group[S]`
@@ -47,6 +48,7 @@ class Subject(NamedTuple):
 
 
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob")
+_TRANSPORTS = {"IPPROTO_TCP": "tcp", "IPPROTO_UDP": "udp"}
 _NETWORK_TYPES = {"AF_INET": "ipv4", "AF_INET6": "ipv6"}
 _HTTP_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", ""})
 
@@ -73,7 +75,8 @@ def host_name(host: str) -> str:
 
 def transport(network: Network) -> str:
     """`tcp`, `udp`, `unix`, or whatever else the kernel calls the protocol."""
-    return "unix" if network.family == "AF_UNIX" else network.protocol.removeprefix("IPPROTO_").lower()
+    known = "unix" if network.family == "AF_UNIX" else _TRANSPORTS.get(network.protocol)
+    return known or network.protocol.removeprefix("IPPROTO_").lower()
 
 
 def evidence_text(evidence: Evidence) -> str:
@@ -86,8 +89,15 @@ def command_line(process: Process) -> str:
     return f"{process.binary} {process.arguments}" if process.arguments else process.binary
 
 
-def _pod_unknown(process: Process) -> bool:
-    return process.pod is None and process.container_id != ""
+def _missing(process: Process) -> str | None:
+    """What of the workload is not known; without Kubernetes all that can be told is that an agent named no pod."""
+    if process.placement is not None:
+        return process.placement.partial
+    return "pod_unknown" if process.pod is None and process.container_id else None
+
+
+def _secret(name: str, meaning: str, value: Callable[[SecretKey], str]) -> Row[Attribution]:
+    return _primary(f"keytrail.credential.secret.{name}", meaning, lambda e: value(e.secret) if e.secret else None)
 
 
 def _workload(kind: str) -> Row[Pod]:
@@ -111,7 +121,7 @@ HOST: Final = Group[Subject](
     "Host",
     "resource",
     (
-        ("host.name", "string", "Node name as the agent reports it.", lambda s: s.node),
+        ("host.name", "string", "Node name as the agent reports it.", "node"),
         ("k8s.node.name", "string", "The same, for events of pods.", lambda s: s.node if s.pod else None),
     ),
 )
@@ -131,25 +141,25 @@ WORKLOAD: Final = Group[Pod](
     "Observed workload",
     "resource",
     (
-        ("k8s.namespace.name", "string", "The pod's namespace.", lambda p: p.namespace),
-        ("k8s.pod.name", "string", "The pod.", lambda p: p.name),
-        ("k8s.pod.uid", "string", "The pod's uid.", lambda p: p.uid),
-        ("k8s.container.name", "string", "The container in the pod.", lambda p: p.container.name),
+        ("k8s.namespace.name", "string", "The pod's namespace.", "namespace"),
+        ("k8s.pod.name", "string", "The pod.", "name"),
+        ("k8s.pod.uid", "string", "The pod's uid.", "uid"),
+        ("k8s.container.name", "string", "The container in the pod.", "container.name"),
         *map(_workload, _WORKLOADS),
         ("container.image.name", "string", "Image without its tag.", lambda p: image_name(p.container.image)),
         ("container.image.tags", "string[]", "The image's tag.", lambda p: image_tags(p.container.image)),
-        ("container.image.id", "string", "Image id.", lambda p: p.container.image_id),
+        ("container.image.id", "string", "Image id.", "container.image_id"),
     ),
 )
 PROCESS: Final = Group[Process](
     "Process",
     "record",
     (
-        ("process.pid", "int", "Process id in the host's pid namespace.", lambda p: p.pid),
-        ("process.executable.path", "string", "Path as executed, symlinks kept.", lambda p: p.binary),
-        ("process.executable.name", "string", "Its last component.", lambda p: p.name),
+        ("process.pid", "int", "Process id in the host's pid namespace.", "pid"),
+        ("process.executable.path", "string", "Path as executed, symlinks kept.", "binary"),
+        ("process.executable.name", "string", "Its last component.", "name"),
         ("process.command_line", "string", "Path and redacted arguments; cannot be split safely.", command_line),
-        ("process.working_directory", "string", "Working directory at exec.", lambda p: p.cwd),
+        ("process.working_directory", "string", "Working directory at exec.", "cwd"),
         ("process.user.id", "int", "Effective user id at exec.", lambda p: p.uid if p.uid >= 0 else None),
         (
             "process.creation.time",
@@ -157,34 +167,40 @@ PROCESS: Final = Group[Process](
             "Start of this image, ISO 8601 in UTC.",
             lambda p: rfc3339(p.start_ns) if p.start_ns else None,
         ),
-        ("keytrail.process.exec_id", "string", "The agent's id of this process image.", lambda p: p.exec_id),
-        ("keytrail.process.parent_exec_id", "string", "That of its parent image.", lambda p: p.parent_exec_id),
+        ("keytrail.process.exec_id", "string", "The agent's id of this process image.", "exec_id"),
+        ("keytrail.process.parent_exec_id", "string", "That of its parent image.", "parent_exec_id"),
         ("keytrail.process.auid", "int", "Login user id.", lambda p: p.auid if p.auid >= 0 else None),
-        ("keytrail.process.in_init_tree", "boolean", "Started from inside its container.", lambda p: p.in_init_tree),
-        ("keytrail.process.flags", "string", "The agent's flags of the exec.", lambda p: p.flags),
+        ("keytrail.process.in_init_tree", "boolean", "Started from inside its container.", "in_init_tree"),
+        ("keytrail.process.flags", "string", "The agent's flags of the exec.", "flags"),
         (
             "keytrail.process.truncated",
             "boolean",
             "True when the kernel could not read command line or environment: padding can hide both.",
-            lambda p: p.truncated or None,
+            "truncated or None",
         ),
         (
             "keytrail.process.argument_credentials",
             "string[]",
             "Names of the credential patterns that were redacted on the command line.",
-            lambda p: p.argument_credentials,
+            "argument_credentials",
         ),
         (
             "keytrail.enrichment",
             "string",
             "`full`, or `partial` when something about the workload is not known.",
-            lambda p: "partial" if _pod_unknown(p) else "full",
+            lambda p: "partial" if _missing(p) else "full",
         ),
         (
             "keytrail.enrichment_reason",
             "string",
-            "Why it is partial: `pod_unknown` for a container without a pod.",
-            lambda p: "pod_unknown" if _pod_unknown(p) else None,
+            "Why it is partial: `unknown_container`, `forged`, `not_announced`, ...; `pod_unknown` without Kubernetes.",
+            _missing,
+        ),
+        (
+            "keytrail.process.claimed_pod",
+            "string",
+            "`namespace/name` of the pod whose container's id a process bears that does not run in it.",
+            lambda p: p.placement.claimed if p.placement else None,
         ),
     ),
 )
@@ -212,43 +228,67 @@ IDENTITY: Final = Group[Attribution](
             "All evidence, strongest first, each `KIND:NAME:IDENTITY`. Names, never values.",
             lambda a: tuple(map(evidence_text, a.evidence)),
         ),
-        ("keytrail.identity.unknown", "string", "Why nobody could look, such as `not_captured`.", lambda a: a.unknown),
+        ("keytrail.identity.unknown", "string", "Why nobody could look, such as `not_captured`.", "unknown"),
         _primary("keytrail.credential.source", "Kind of the strongest evidence, such as `env`.", lambda e: e.kind),
         _primary("keytrail.credential.name", "What it was seen as, such as the variable's name.", lambda e: e.name),
+        _secret(
+            "namespace", "Namespace of the Secret that it comes from, as the Pod's spec says.", lambda s: s.namespace
+        ),
+        _secret("name", "Name of that Secret.", lambda s: s.name),
+        _secret("key", "Key of that Secret.", lambda s: s.key),
+        (
+            "keytrail.credential.undeclared",
+            "string[]",
+            "Variables that neither the Pod's spec nor the container's image gave the process.",
+            lambda a: tuple(item.name for item in a.evidence if item.undeclared),
+        ),
     ),
 )
 POD: Final = Group[Pod](
     "Workload, again (a collector on the way may overwrite resource attributes with its own pod's)",
     "record",
     (
-        ("keytrail.workload.namespace", "string", "The pod's namespace.", lambda p: p.namespace),
-        ("keytrail.workload.kind", "string", "Such as `Deployment`.", lambda p: p.workload_kind),
-        ("keytrail.workload.name", "string", "The workload's name.", lambda p: p.workload),
-        ("keytrail.workload.pod", "string", "The pod's name.", lambda p: p.name),
-        ("keytrail.workload.container", "string", "The container's name.", lambda p: p.container.name),
+        ("keytrail.workload.namespace", "string", "The pod's namespace.", "namespace"),
+        ("keytrail.workload.kind", "string", "Such as `Deployment`.", "workload_kind"),
+        ("keytrail.workload.name", "string", "The workload's name.", "workload"),
+        ("keytrail.workload.pod", "string", "The pod's name.", "name"),
+        ("keytrail.workload.container", "string", "The container's name.", "container.name"),
+        (
+            "keytrail.workload.host_network",
+            "boolean",
+            "True for a pod that uses the node's network.",
+            lambda p: p.host_network or None,
+        ),
         (
             "keytrail.service_account.namespace",
             "string",
             "Namespace of the pod's ServiceAccount.",
             lambda p: p.namespace if p.service_account else None,
         ),
-        ("keytrail.service_account.name", "string", "Its name.", lambda p: p.service_account),
+        ("keytrail.service_account.name", "string", "Its name.", "service_account"),
     ),
 )
+THREAD_ID: Final = "keytrail.event.thread_id"
 EVENT: Final = Group[Event](
     "Event",
     "record",
     (
-        ("keytrail.event.kind", "string", "What it is about, such as `connect`.", lambda e: e.kind),
-        ("keytrail.event.type", "string", "Which message of the agent carried it.", lambda e: e.type),
-        ("keytrail.event.function", "string", "Hooked function or tracepoint.", lambda e: e.function),
-        ("keytrail.event.policy", "string", "TracingPolicy that made it.", lambda e: e.policy),
-        ("keytrail.event.thread_id", "int", "Thread that acted.", lambda e: e.tid or None),
+        ("keytrail.event.kind", "string", "What it is about, such as `connect`.", "kind"),
+        ("keytrail.event.type", "string", "Which message of the agent carried it.", "type"),
+        ("keytrail.event.function", "string", "Hooked function or tracepoint.", "function"),
+        ("keytrail.event.policy", "string", "TracingPolicy that made it.", "policy"),
+        (THREAD_ID, "int", "Thread that acted.", "tid or None"),
         (
             "keytrail.event.time_estimated",
             "boolean",
             "True when the agent gave no time: that of the event before it is used.",
-            lambda e: e.time_estimated or None,
+            "time_estimated or None",
+        ),
+        (
+            "keytrail.backfilled",
+            "boolean",
+            "True when it was missed and found later in the agent's export file.",
+            "backfilled or None",
         ),
         ("process.parent_pid", "int", "Parent of the process.", lambda e: e.parent.pid if e.parent else None),
     ),
@@ -257,23 +297,23 @@ DETAILS: Final = Group[Details](
     "Event, from its hook",
     "record",
     (
-        ("keytrail.event.return_value", "int", "What the function returned.", lambda d: d.returned),
-        ("keytrail.event.action", "string", "What the policy made the agent do.", lambda d: d.action),
-        ("keytrail.event.message", "string", "The policy's message.", lambda d: d.message),
-        ("keytrail.event.tags", "string[]", "The policy's tags.", lambda d: d.tags),
-        ("keytrail.library.build_id", "string", "Build id of the library.", lambda d: d.build_id),
+        ("keytrail.event.return_value", "int", "What the function returned.", "returned"),
+        ("keytrail.event.action", "string", "What the policy made the agent do.", "action"),
+        ("keytrail.event.message", "string", "The policy's message.", "message"),
+        ("keytrail.event.tags", "string[]", "The policy's tags.", "tags"),
+        ("keytrail.library.build_id", "string", "Build id of the library.", "build_id"),
     ),
 )
 CREDENTIALS: Final = Group[Credentials](
     "Ids and capabilities at exec (agents that report process credentials)",
     "record",
     (
-        ("process.real_user.id", "int", "Real user id.", lambda c: c.uid),
-        ("keytrail.process.euid", "int", "Effective user id.", lambda c: c.euid),
-        ("keytrail.process.gid", "int", "Real group id.", lambda c: c.gid),
-        ("keytrail.process.egid", "int", "Effective group id.", lambda c: c.egid),
-        ("keytrail.process.capabilities", "string[]", "Effective set.", lambda c: c.capabilities),
-        ("keytrail.process.raised", "string[]", "How this exec gained privileges.", lambda c: c.raised),
+        ("process.real_user.id", "int", "Real user id.", "uid"),
+        ("keytrail.process.euid", "int", "Effective user id.", "euid"),
+        ("keytrail.process.gid", "int", "Real group id.", "gid"),
+        ("keytrail.process.egid", "int", "Effective group id.", "egid"),
+        ("keytrail.process.capabilities", "string[]", "Effective set.", "capabilities"),
+        ("keytrail.process.raised", "string[]", "How this exec gained privileges.", "raised"),
         (
             "keytrail.process.executable_links",
             "int",
@@ -288,21 +328,21 @@ NETWORK: Final = Group[Network](
     (
         ("network.transport", "string", "`tcp`, `udp`, `unix`, or another protocol's name.", transport),
         ("network.type", "string", "`ipv4` or `ipv6`.", lambda n: _NETWORK_TYPES.get(n.family)),
-        ("network.peer.address", "string", "The other end.", lambda n: n.peer_address),
-        ("network.peer.port", "int", "Its port.", lambda n: n.peer_port or None),
-        ("network.local.address", "string", "This end.", lambda n: n.local_address),
-        ("network.local.port", "int", "Its port.", lambda n: n.local_port or None),
+        ("network.peer.address", "string", "The other end.", "peer_address"),
+        ("network.peer.port", "int", "Its port.", "peer_port or None"),
+        ("network.local.address", "string", "This end.", "local_address"),
+        ("network.local.port", "int", "Its port.", "local_port or None"),
     ),
 )
 FILE: Final = Group[FileAccess](
     "File",
     "record",
     (
-        ("file.path", "string", "The file.", lambda f: f.path),
+        ("file.path", "string", "The file.", "path"),
         ("file.name", "string", "Its last component.", lambda f: f.path.rpartition("/")[2]),
         ("file.mode", "string", "Octal bits of a chmod.", lambda f: None if f.mode is None else f"{f.mode:04o}"),
-        ("keytrail.file.access", "string", "`read`, `write`, `chmod`, `rename`, ...", lambda f: f.access),
-        ("keytrail.file.target", "string", "Other path of a rename or link; name of an xattr.", lambda f: f.target),
+        ("keytrail.file.access", "string", "`read`, `write`, `chmod`, `rename`, ...", "access"),
+        ("keytrail.file.target", "string", "Other path of a rename or link; name of an xattr.", "target"),
     ),
 )
 PAYLOAD: Final = Group[Payload](
@@ -310,34 +350,29 @@ PAYLOAD: Final = Group[Payload](
     "record",
     (
         ("server.address", "string", "Host named in TLS or HTTP.", lambda p: p.server_name or host_name(p.http_host)),
-        ("network.protocol.name", "string", "`tls`, `http`, `dns`.", lambda p: p.protocol),
+        ("network.protocol.name", "string", "`tls`, `http`, `dns`.", "protocol"),
         (
             "http.request.method",
             "string",
             "HTTP method; `_OTHER` for one that is no standard method.",
             lambda p: p.http_method if p.http_method in _HTTP_METHODS else "_OTHER",
         ),
-        ("dns.question.name", "string", "Name that was asked for.", lambda p: p.dns_name),
-        ("keytrail.payload.size", "int", "Bytes that were to be sent.", lambda p: p.size or None),
-        (
-            "keytrail.payload.credential",
-            "string",
-            "Pattern of a credential sent in plain text.",
-            lambda p: p.credential,
-        ),
+        ("dns.question.name", "string", "Name that was asked for.", "dns_name"),
+        ("keytrail.payload.size", "int", "Bytes that were to be sent.", "size or None"),
+        ("keytrail.payload.credential", "string", "Pattern of a credential sent in the clear.", "credential"),
     ),
 )
 OPERATION: Final = Group[Operation](
     "Operation",
     "record",
     (
-        ("keytrail.operation.name", "string", "Such as `load`, `setuid`, `SIGKILL`.", lambda o: o.name),
-        ("keytrail.operation.target", "string", "Module, program, path or process.", lambda o: o.target),
-        ("keytrail.operation.target_pid", "int", "Process it was done to.", lambda o: o.target_pid or None),
-        ("keytrail.operation.type", "string", "Type of bpf object or file system.", lambda o: o.type),
-        ("keytrail.operation.ids", "int[]", "Ids of a set*id call; -1 leaves one unchanged.", lambda o: o.ids),
-        ("keytrail.operation.capabilities", "string[]", "Capabilities it is about.", lambda o: o.capabilities),
-        ("keytrail.operation.flags", "int", "Flags of the call.", lambda o: o.flags or None),
+        ("keytrail.operation.name", "string", "Such as `load`, `setuid`, `SIGKILL`.", "name"),
+        ("keytrail.operation.target", "string", "Module, program, path or process.", "target"),
+        ("keytrail.operation.target_pid", "int", "Process it was done to.", "target_pid or None"),
+        ("keytrail.operation.type", "string", "Type of bpf object or file system.", "type"),
+        ("keytrail.operation.ids", "int[]", "Ids of a set*id call; -1 leaves one unchanged.", "ids"),
+        ("keytrail.operation.capabilities", "string[]", "Capabilities it is about.", "capabilities"),
+        ("keytrail.operation.flags", "int", "Flags of the call.", "flags or None"),
     ),
 )
 EXIT: Final = Group[Exit](
@@ -345,8 +380,8 @@ EXIT: Final = Group[Exit](
     "record",
     (
         ("process.exit.code", "int", "Exit code; absent after a signal.", lambda x: None if x.signal else x.code),
-        ("keytrail.process.exit_signal", "string", "Signal that ended it.", lambda x: x.signal),
-        ("keytrail.process.duration", "int", "Nanoseconds from exec to exit.", lambda x: x.duration_ns or None),
+        ("keytrail.process.exit_signal", "string", "Signal that ended it.", "signal"),
+        ("keytrail.process.duration", "int", "Nanoseconds from exec to exit.", "duration_ns or None"),
     ),
 )
 
@@ -354,19 +389,23 @@ RECORD_UID: Final = "log.record.uid"
 RECORD_KIND: Final = "keytrail.record.kind"
 RECORD: Final[tuple[tuple[str, str], ...]] = (
     (RECORD_UID, "The same event has the same one again, so that a backend can drop repeats."),
-    (RECORD_KIND, "`event`. Also the record's event name, which some backends drop."),
+    (RECORD_KIND, "`event`, `finding` or `gap`. Also the record's event name, which some backends drop."),
 )
 RESOURCE_GROUPS: Final[tuple[Group[Any], ...]] = (HOST, CONTAINER, WORKLOAD)
-RECORD_GROUPS: Final[tuple[Group[Any], ...]] = (
-    *(EVENT, DETAILS, PROCESS, CREDENTIALS, IDENTITY, POD),
-    *(NETWORK, FILE, PAYLOAD, OPERATION, EXIT),
-)
+
+
+def _record_groups() -> tuple[Group[Any], ...]:
+    """All groups of records, with those that are declared where they are encoded."""
+    from keytrail.export import otlp_finding, otlp_gap
+
+    events = (EVENT, DETAILS, PROCESS, CREDENTIALS, IDENTITY, POD, NETWORK, FILE, PAYLOAD, OPERATION, EXIT)
+    return (*events, otlp_finding.FINDING, otlp_gap.GAP)
 
 
 def declared() -> dict[str, ValueType]:
     """Names and types of all attributes."""
     named: dict[str, ValueType] = {name: "string" for name, _ in (*COLLECTOR, *RECORD)}
-    return named | {name: type_ for group in (*RESOURCE_GROUPS, *RECORD_GROUPS) for name, type_, _, _ in group.rows}
+    return named | {name: type_ for group in (*RESOURCE_GROUPS, *_record_groups()) for name, type_, _, _ in group.rows}
 
 
 def _table(title: str, where: str, rows: Iterable[tuple[str, str, str]]) -> str:
@@ -382,7 +421,7 @@ def markdown() -> str:
             _table("Record", "record", [(name, "string", meaning) for name, meaning in RECORD]),
             *(
                 _table(group.title, group.where, [(name, type_, meaning) for name, type_, meaning, _ in group.rows])
-                for group in RESOURCE_GROUPS + RECORD_GROUPS
+                for group in RESOURCE_GROUPS + _record_groups()
             ),
         )
     )
@@ -395,5 +434,4 @@ def renewed(document: str) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(renewed(path.read_text("utf-8")), "utf-8")
+    (path := Path(sys.argv[1])).write_text(renewed(path.read_text("utf-8")), "utf-8")

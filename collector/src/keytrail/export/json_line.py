@@ -141,7 +141,10 @@ def event_line(event: Event) -> str:
     """Write the event as JSON, without a newline."""
     host, process, identity, pod = _memo.of(event)
     stamp = rfc3339(event.time_ns)
-    end = f',"time_estimated":true{pod}}}' if event.time_estimated else f"{pod}}}"
+    end = f"{pod}}}"
+    if event.time_estimated or event.backfilled:
+        marks = (("time_estimated", event.time_estimated), ("backfilled", event.backfilled))
+        end = "".join(f',"{name}":true' for name, is_so in marks if is_so) + end
     if event.type is EventType.KPROBE:
         return (
             f'{{"ts":"{stamp}","category":"kprobe","hostname":{host},"event":{_json("kprobe:" + event.function)},'

@@ -13,9 +13,11 @@ from keytrail.domain.event import Event
 from keytrail.domain.finding import Finding
 from keytrail.domain.rules import Severity
 from keytrail.export.attributes import RECORD_KIND, Group
-from keytrail.export.otlp_encode import Head, RecordEncoder, ResourceKey, Table
+from keytrail.export.otlp_encode import Head, RecordEncoder, ResourceKey
+from keytrail.export.otlp_table import Table
 from keytrail.export.otlp_wire import RECORD_ATTRIBUTES, attribute_writer, delimited
-from keytrail.export.record_uid import finding_digest
+from keytrail.export.record_uid import event_digest, finding_digest
+from keytrail.export.spool.entries import Lane
 from keytrail.export.terminal_line import process_text, target_text
 
 _NUMBERS: Final[Mapping[Severity, int]] = {
@@ -60,6 +62,14 @@ FINDING: Final = Group[Finding](
 _FINDING: Final = Table(FINDING)
 
 
+_LANES: Final = {severity: Lane[severity.name] for severity in Severity}
+
+
+def finding_lane(finding: Finding) -> Lane:
+    """Return the lane of a finding, by its severity: when room must be made, the least severe go first."""
+    return _LANES[finding.severity]
+
+
 class FindingEncoder:
     """Makes records of findings, with the memories of an encoder of events. For that encoder's thread."""
 
@@ -68,13 +78,8 @@ class FindingEncoder:
 
     def encode(self, finding: Finding) -> tuple[ResourceKey, bytes]:
         """One LogRecord message, and the key of the resource that it belongs to."""
-        head = Head(
-            _SEVERITY[finding.severity],
-            finding.message,
-            finding_digest(finding),
-            _KIND,
-            _EVENT_NAME,
-            _FINDING.encode(finding),
-            finding.time_ns,
-        )
-        return self._events.resource_key(finding.event), self._events.record(finding.event, head)
+        event = finding.event
+        known, tid = self._events.known(event), event.tid
+        uid = finding_digest(finding, event_digest(event, known.uid, tid))
+        head = Head(_SEVERITY[finding.severity], _KIND, _EVENT_NAME, _FINDING.encode(finding), finding.time_ns)
+        return known.resource, self._events.record(event, known, tid, head, body=finding.message, uid=uid)

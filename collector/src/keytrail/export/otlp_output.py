@@ -1,66 +1,58 @@
-"""Events and findings to an OTLP receiver: records are gathered by resource and sent as whole ResourceLogs.
+"""Events and findings to the spool, from where they are sent to the OTLP backend.
 
-Events or findings come in from the pipeline; encoded messages go to a sender, which never blocks. What becomes of them
-is counted there: a record is not exported before the receiver acknowledged it.
+Events or findings come in from the pipeline's thread; their bytes go on, each with its lane and its resource. Nothing
+waits here: grouping by resource is done where the spool writes (next: `spool`, then `otlp_sender`).
 """
 
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from keytrail.domain.event import Event
 from keytrail.export.otlp_encode import ResourceKey
+from keytrail.export.spool.entries import Lane
 
 Record = TypeVar("Record")
 
-_RECORDS = 512
-_BYTES = 1 << 20
-"""Command lines reach 128 KiB, and a receiver's default limit for a whole request is 4 MiB."""
 
+class Appender(Protocol):
+    """The spool, as an output sees it."""
 
-class Sender(Protocol):
-    """Delivers encoded messages."""
-
-    def submit(self, resource_logs: bytes, records: int, /) -> None:
-        """Take one ResourceLogs message of that many records. Never blocks; counts what it cannot take."""
+    def append(self, lane: Lane, resource: bytes, record: bytes) -> None:
+        """Take one LogRecord and the Resource that it belongs to. Does not wait for a disk; counts what it drops."""
         ...
 
-    def close(self, deadline: float, /) -> None:
-        """Send what it can within `deadline` seconds; count the rest as dropped."""
+    def flush(self) -> None:
+        """What was appended should be on disk soon: nothing may follow for a while."""
         ...
 
 
 class OtlpOutput(Generic[Record]):
-    """An `Output` that feeds a sender. `encode` makes records, `resource_logs` one message of them."""
+    """An `Output` that fills a spool, which belongs to whoever made it. `encode` makes records."""
 
     def __init__(
         self,
         encode: Callable[[Record], tuple[ResourceKey, bytes]],
-        resource_logs: Callable[[ResourceKey, list[bytes]], bytes],
-        sender: Sender,
+        lane_of: Callable[[Record], Lane],
+        spool: Appender,
     ) -> None:
         self._encode = encode
-        self._resource_logs = resource_logs
-        self._sender = sender
-        self._gathered: dict[ResourceKey, list[bytes]] = {}
-        self._records = 0
-        self._bytes = 0
+        self._lane_of = lane_of
+        self._spool = spool
 
     def write(self, record: Record, /) -> None:
-        """Encode the record; submit when enough are together."""
-        key, encoded = self._encode(record)
-        self._gathered.setdefault(key, []).append(encoded)
-        self._records += 1
-        self._bytes += len(encoded)
-        if self._records >= _RECORDS or self._bytes >= _BYTES:
-            self.flush()
+        """Encode the record and append it."""
+        resource, encoded = self._encode(record)
+        self._spool.append(self._lane_of(record), resource, encoded)
 
     def flush(self) -> None:
-        """Submit what is gathered."""
-        gathered, self._gathered = self._gathered, {}
-        self._records = self._bytes = 0
-        for key, records in gathered.items():
-            self._sender.submit(self._resource_logs(key, records), len(records))
+        """Tell the spool that the stream pauses."""
+        self._spool.flush()
 
-    def close(self, deadline: float) -> None:
-        """Submit what is gathered and end the sender, within `deadline` seconds."""
-        self.flush()
-        self._sender.close(deadline)
+    def close(self, deadline: float) -> None:  # noqa: ARG002 - of the protocol; nothing here takes time
+        """Hand on everything; the spool is synced and closed by its owner."""
+        self._spool.flush()
+
+
+def event_lane(_event: Event) -> Lane:
+    """Return the lane of events: whatever their kind, room is made from them first."""
+    return Lane.EVENT

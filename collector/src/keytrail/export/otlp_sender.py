@@ -1,339 +1,182 @@
-"""Encoded records to the OTLP backend, batched, in order, tried until it answered.
+"""From the queue to the OTLP backend: batched, in order within a workload, tried until it answered.
 
-In flow serialized ResourceLogs from the encoder, out go requests through `otlp_transport`. Every record is at any
-moment queued, exported or dropped with a reason: `state()` says which, and a listener is told as it happens. An outage
-drops nothing by itself; records wait in a bounded queue, and only what no longer fits is dropped. Knows nothing of what
-is in a record.
+In flow entries of the spool, out go requests through `otlp_transport`, one at a time in each slot; a slot is a thread
+with a connection of its own and sends the streams whose number falls to it, so that two requests are under way and
+none overtakes another of its workload. A record leaves the queue only by the backend's word: an outage loses nothing
+here, however long, and room is the spool's business. Knows nothing of what is in a record.
 """
 
+import logging
 import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
-from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from keytrail.domain.drop import DropReason
+from keytrail.export.otlp_answer import Accepted, Answer, Denied, Rejected, Retry
+from keytrail.export.otlp_delivery import OVER, Delivery, Holding, Judge
+from keytrail.export.otlp_health import Health, SenderState
+from keytrail.export.otlp_pace import DEFAULT_LIMITS, Pace, SendLimits, pause_seconds
+from keytrail.export.otlp_parts import encode_request
 from keytrail.export.otlp_settings import OtlpSettings
-from keytrail.export.otlp_transport import Accepted, Answer, Rejected, Retry, TooLarge, open_transport
-from keytrail.export.otlp_wire import varint
+from keytrail.export.otlp_transport import Transport, open_transport
+from keytrail.export.spool.entries import Entry, Queue
 
-MIB = 1024 * 1024
-LONGEST_HINT_SECONDS = 300.0
-"""A server that asks for a longer pause is asked again after this one: a wrong hint must not cost a day of records."""
-
-_REQUEST_ENTRY = b"\x0a"
-"""Tag of ExportLogsServiceRequest.resource_logs: field 1, length-delimited."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendLimits:
-    """How much is held and how it is sent. Counts are records, sizes bytes, times seconds."""
-
-    queue_records: int = 100_000
-    queue_bytes: int = 64 * MIB
-    batch_records: int = 512
-    batch_bytes: int = 4 * MIB - 64 * 1024
-    """Receivers refuse messages over 4 MiB by default; the rest is room for framing."""
-    linger: float = 0.5
-    """How long a batch that is not full waits for more."""
-    first_pause: float = 1.0
-    longest_pause: float = 30.0
-
-
-class ExportListener(Protocol):
-    """Who wants to know where records went. Called with the sender's lock held: be quick, never block or raise."""
-
-    def on_exported(self, count: int) -> None:
-        """Count records that the backend acknowledged."""
-        ...
-
-    def on_dropped(self, count: int, reason: DropReason) -> None:
-        """Count records that are lost for good."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class SenderState:
-    """One consistent picture: `submitted == exported + queued + sum(dropped)`."""
-
-    submitted: int = 0
-    exported: int = 0
-    queued: int = 0
-    """Includes what is being sent: a record leaves the queue only when the backend answered."""
-    queued_bytes: int = 0
-    dropped: Mapping[DropReason, int] = field(default_factory=dict)
-    reachable: bool | None = None
-    """Whether the last attempt got a final answer; None before the first."""
-    last_success_ns: int | None = None
-    """Wall clock of the last acknowledged request, nanoseconds since the epoch."""
-    last_error: str = ""
-    """The last refusal or failure, without credentials. Stays after a success: see its time."""
-    last_error_ns: int | None = None
-
-
-class Entry(NamedTuple):
-    """One serialized ResourceLogs."""
-
-    data: bytes
-    records: int
-
-
-class ExportQueue:
-    """Bounded first-in, first-out memory of entries. Not thread-safe: the sender's lock guards it."""
-
-    def __init__(self, most_records: int, most_bytes: int) -> None:
-        self._most_records = most_records
-        self._most_bytes = most_bytes
-        self._entries: deque[Entry] = deque()
-        self.records = 0
-        self.bytes = 0
-
-    def offer(self, entry: Entry) -> bool:
-        """Take the entry unless that would break a limit."""
-        if self.records + entry.records > self._most_records or self.bytes + len(entry.data) > self._most_bytes:
-            return False
-        self._entries.append(entry)
-        self.records += entry.records
-        self.bytes += len(entry.data)
-        return True
-
-    def peek(self, most_records: int, most_bytes: int) -> list[Entry]:
-        """Return the oldest entries within the limits, but at least one if there is any. They stay queued."""
-        batch: list[Entry] = []
-        records = size = 0
-        for entry in self._entries:
-            records += entry.records
-            size += len(entry.data) + 6  # tag and length in front of it
-            if batch and (records > most_records or size > most_bytes):
-                break
-            batch.append(entry)
-        return batch
-
-    def release(self, count: int) -> int:
-        """Forget the `count` oldest entries; returns how many records they held."""
-        records = 0
-        for entry in list(islice(self._entries, count)):
-            self._entries.popleft()
-            self.bytes -= len(entry.data)
-            records += entry.records
-        self.records -= records
-        return records
-
-    def clear(self) -> int:
-        """Forget everything; returns how many records that was."""
-        return self.release(len(self._entries))
+log = logging.getLogger(__name__)
+_WAKE_EVERY = 0.05
+"""Seconds: a slot that was not waiting at the queue when `close` woke it may be so now."""
 
 
 class OtlpSender:
-    """Sends what is submitted from a thread of its own, one request at a time."""
+    """Sends what is queued until it is closed. `start` and `close` once each; `state` from any thread."""
 
     def __init__(
         self,
         settings: OtlpSettings,
-        listener: ExportListener | None = None,
+        queue: Queue,
         *,
-        limits: SendLimits = SendLimits(),
+        slots: int = 2,
+        limits: SendLimits = DEFAULT_LIMITS,
         now_ns: Callable[[], int] = time.time_ns,
         uniform: Callable[[], float] = random.random,
     ) -> None:
-        self._settings = settings
-        self._listener = listener
-        self._limits = limits
-        self._transport = open_transport(settings)
-        self._now_ns = now_ns
-        self._uniform = uniform
-        self._queue = ExportQueue(limits.queue_records, limits.queue_bytes)
-        self._wake = threading.Condition()
-        """Guards everything below and the queue."""
-        self._submitted = 0
-        self._exported = 0
-        self._dropped: Counter[DropReason] = Counter()
-        self._reachable: bool | None = None
-        self._last_success_ns: int | None = None
-        self._last_error = ""
-        self._last_error_ns: int | None = None
-        self._give_up_at: float | None = None
-        """Set by `close`: no attempt begins after it."""
-        self._abandoned = False
-        """Set when `close` has counted the rest as lost: what the thread still learns changes nothing any more."""
-        self._thread = threading.Thread(target=self._run, name="otlp-sender", daemon=True)
+        self._shared = _Shared(settings, queue, slots, limits, Pace(), Health(now_ns), Judge(limits), uniform)
+        self._slots = [_Slot(number, self._shared) for number in range(slots)]
 
     def start(self) -> None:
-        """Begin sending; what was submitted before is sent too."""
-        self._thread.start()
-
-    def submit(self, resource_logs: bytes, records: int) -> None:
-        """Queue one serialized ResourceLogs that holds `records` (at least one) records. Never blocks; any thread."""
-        with self._wake:
-            self._submitted += records
-            if self._give_up_at is not None:
-                self._drop(records, DropReason.SHUTDOWN)
-                return
-            was_empty = not self._queue.records
-            if not self._queue.offer(Entry(resource_logs, records)):
-                self._drop(records, DropReason.EXPORT_QUEUE_FULL)
-            elif was_empty or self._batch_is_full():
-                self._wake.notify()
+        """Begin sending; what was queued before is sent too."""
+        for slot in self._slots:
+            slot.thread.start()
 
     def close(self, deadline_seconds: float) -> None:
-        """Send what the deadline allows, count the rest as dropped. Idempotent; takes at most the deadline."""
-        with self._wake:
-            if self._abandoned:
-                return
-            if self._give_up_at is None:
-                self._give_up_at = time.monotonic() + deadline_seconds
-            self._wake.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join(deadline_seconds)
-        with self._wake:
-            self._abandoned = True
-            self._drop(self._queue.clear(), DropReason.SHUTDOWN)
-            self._wake.notify_all()
-        self._transport.close()
+        """Send what the deadline allows and give the rest back to the queue. Takes at most the deadline; idempotent."""
+        until = time.monotonic() + deadline_seconds
+        self._shared.pace.close(deadline_seconds)
+        running = [slot.thread for slot in self._slots if slot.thread.ident is not None]
+        for thread in running:
+            while thread.is_alive() and (left := until - time.monotonic()) > 0:
+                self._shared.queue.wake()
+                thread.join(min(left, _WAKE_EVERY))
+        self._shared.pace.end()
+        self._shared.queue.wake()
+        for slot in self._slots:
+            slot.abandon()
 
     def state(self) -> SenderState:
-        """Return counts and health, as of one moment."""
-        with self._wake:
-            return SenderState(
-                submitted=self._submitted,
-                exported=self._exported,
-                queued=self._queue.records,
-                queued_bytes=self._queue.bytes,
-                dropped=MappingProxyType(dict(self._dropped)),
-                reachable=self._reachable,
-                last_success_ns=self._last_success_ns,
-                last_error=self._last_error,
-                last_error_ns=self._last_error_ns,
-            )
+        """Return health and counts of requests, as of one moment."""
+        return self._shared.health.state()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the slots have in common."""
+
+    settings: OtlpSettings
+    queue: Queue
+    slots: int
+    limits: SendLimits
+    pace: Pace
+    health: Health
+    judge: Judge
+    uniform: Callable[[], float]
+
+
+class _Slot:
+    """One thread with one connection."""
+
+    def __init__(self, number: int, shared: _Shared) -> None:
+        self._number = number
+        self._shared = shared
+        self._transport: Transport = open_transport(shared.settings)
+        self._attempt = 0
+        """Failed attempts in a row."""
+        self._again = False
+        self._held = Holding(shared.queue, ())
+        self._lock = threading.Lock()
+        """Between taking and abandoning."""
+        self._abandoned = False
+        self.thread = threading.Thread(target=self._run, name=f"otlp-sender-{number}", daemon=True)
+
+    def abandon(self) -> None:
+        """Give back what has no answer, and end the request under way."""
+        with self._lock:
+            self._abandoned = True
+            self._held.give_back()
+        self._transport.close()
 
     def _run(self) -> None:
         try:
-            while (batch := self._next_batch()) and self._deliver(batch):
+            while self._shared.pace.may_send() and self._attempt_one():
                 pass
         finally:
             self._transport.close()
 
-    def _next_batch(self) -> list[Entry]:
-        """Wait for a batch; empty when there will be none."""
-        with self._wake:
-            self._wake.wait_for(lambda: self._queue.records or self._closing())
-            self._wake.wait_for(lambda: self._batch_is_full() or self._closing(), timeout=self._limits.linger)
-            return self._queue.peek(self._limits.batch_records, self._limits.batch_bytes)
-
-    def _deliver(self, batch: list[Entry]) -> bool:
-        """Send a batch, in parts if it must be; False when sending is over."""
-        parts = [batch]
-        while parts:
-            part = parts.pop()
-            answer = self._send(part)
-            if answer is None:
+    def _attempt_one(self) -> bool:
+        """Take a batch and make one attempt at it; False when there is nothing to send any more."""
+        try:
+            if not self._take():
                 return False
-            if isinstance(answer, TooLarge) and len(part) > 1:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]  # the earlier half is popped first: order is kept
-            else:
-                self._settle(part, answer)
+            if self._held.entries:
+                self._deliver()
+        except Exception:  # a task boundary: without this thread nobody would send its streams any more
+            log.exception("a batch could not be sent; it is tried again")
+            self._held.give_back()
+            self._shared.pace.pause(self._shared.limits.longest_pause)
         return True
 
-    def _send(self, part: list[Entry]) -> Accepted | Rejected | TooLarge | None:
-        """Try until there is a final answer; None when `close` ends it."""
-        request = encode_request(part)
-        attempt = 0
-        while (timeout := self._time_left()) > 0:
-            answer = self._attempt(request, timeout)
-            self._note(answer)
-            if not isinstance(answer, Retry):
-                return answer
-            pause = pause_seconds(self._limits, attempt, answer.after_seconds, self._uniform())
-            if not self._pause(pause, hinted=answer.after_seconds is not None):
-                return None
-            attempt += 1
-        return None
+    def _take(self) -> bool:
+        """Hold the next batch, empty when the queue was woken; False when there will be none."""
+        limits, closing = self._shared.limits, self._shared.pace.closing
+        linger = 0.0 if closing else limits.linger
+        entries = self._shared.queue.take(
+            self._number, self._shared.slots, limits.batch_records, limits.batch_bytes, linger
+        )
+        with self._lock:
+            self._held = Holding(self._shared.queue, entries)
+            if self._abandoned:
+                self._held.give_back()
+        if not entries and not self._shared.pace.closing:
+            self._shared.pace.pause(_WAKE_EVERY)  # the queue was closed before us: it does not wait any more
+        # Closing may have begun while this waited: then the queue is asked once more, without waiting.
+        return bool(entries) or not closing
 
-    def _attempt(self, request: bytes, timeout: float) -> Answer:
+    def _deliver(self) -> None:
+        """Make one attempt at what is held; what is left goes back, and the next attempt takes it with what is new."""
+        suspects = min(2 ** (self._attempt + 1), self._shared.limits.most_suspects)
+        self._again = self._attempt > 0
+        stopped = Delivery(self._held, self._send, self._shared.judge, self._shared.limits, suspects).run()
+        self._held.give_back()
+        if isinstance(stopped, Accepted):
+            self._attempt = 0
+        elif stopped is not OVER:
+            if isinstance(stopped, Rejected):
+                self._shared.health.rejects_all(stopped.text)
+            self._wait(stopped)
+            self._attempt += 1
+
+    def _wait(self, stopped: Answer) -> None:
+        limits, attempt = self._shared.limits, self._attempt
+        hint = stopped.after_seconds if isinstance(stopped, Retry) else None
+        denied = isinstance(stopped, Denied)
+        first, longest = (
+            (limits.denied_pause, limits.longest_denied_pause) if denied else (limits.first_pause, limits.longest_pause)
+        )
+        seconds = pause_seconds(first, longest, attempt, hint, self._shared.uniform())
+        if denied or hint is not None:
+            self._shared.pace.hold(seconds)  # the backend's word is meant for all of us
+        else:
+            self._shared.pace.pause(seconds)
+
+    def _send(self, part: Sequence[Entry]) -> Answer | None:
+        if not self._shared.pace.may_send():
+            return None
+        self._shared.health.sending(again=self._again)
+        self._again = False
         try:
-            return self._transport.send(request, timeout)
+            answer = self._transport.send(
+                encode_request(part), self._shared.pace.timeout(self._shared.settings.timeout_seconds)
+            )
         except Exception as error:  # noqa: BLE001 a task boundary: the thread must outlive a client library's surprises
-            return Retry(f"unexpected {type(error).__name__}")
-
-    def _time_left(self) -> float:
-        """Return the timeout of the next attempt; zero or less when there is to be none."""
-        with self._wake:
-            if self._abandoned:
-                return 0.0
-            if self._give_up_at is None:
-                return self._settings.timeout_seconds
-            return min(self._settings.timeout_seconds, self._give_up_at - time.monotonic())
-
-    def _pause(self, seconds: float, *, hinted: bool) -> bool:
-        """Wait before the next attempt; False when there is no time for it.
-
-        When closing begins during one of our own pauses the next attempt comes at once. A pause that the server asked
-        for is kept, or, when it is longer than the deadline, is the end.
-        """
-        with self._wake:
-            until = time.monotonic() + seconds
-            if not self._closing() and (not self._wake.wait_for(self._closing, timeout=seconds) or not hinted):
-                return True
-            if self._give_up_at is None or until > self._give_up_at:
-                return False
-            return not self._wake.wait_for(lambda: self._abandoned, timeout=max(0.0, until - time.monotonic()))
-
-    def _settle(self, part: list[Entry], answer: Accepted | Rejected | TooLarge) -> None:
-        with self._wake:
-            if self._abandoned:
-                return
-            records = self._queue.release(len(part))
-            rejected = min(answer.rejected, records) if isinstance(answer, Accepted) else records
-            self._drop(rejected, DropReason.EXPORT_REJECTED)
-            if exported := records - rejected:
-                self._exported += exported
-                if self._listener is not None:
-                    self._listener.on_exported(exported)
-
-    def _note(self, answer: Answer) -> None:
-        with self._wake:
-            if self._abandoned:
-                return
-            self._reachable = not isinstance(answer, Retry)
-            if isinstance(answer, Accepted):
-                self._last_success_ns = self._now_ns()
-            if answer.text:
-                self._last_error = answer.text
-                self._last_error_ns = self._now_ns()
-
-    def _drop(self, count: int, reason: DropReason) -> None:
-        if count:
-            self._dropped[reason] += count
-            if self._listener is not None:
-                self._listener.on_dropped(count, reason)
-
-    def _closing(self) -> bool:
-        return self._give_up_at is not None
-
-    def _batch_is_full(self) -> bool:
-        return self._queue.records >= self._limits.batch_records or self._queue.bytes >= self._limits.batch_bytes
-
-
-def encode_request(entries: list[Entry]) -> bytes:
-    """Serialize an ExportLogsServiceRequest by joining what is serialized already."""
-    pieces: list[bytes] = []
-    for data, _ in entries:
-        pieces += (_REQUEST_ENTRY, varint(len(data)), data)
-    return b"".join(pieces)
-
-
-def pause_seconds(limits: SendLimits, attempt: int, hint: float | None, uniform: float) -> float:
-    """Return the pause after failed attempt number `attempt` (from 0); `uniform` is random in [0, 1).
-
-    Jitter keeps a cluster's collectors from coming back at the same instant. A server's hint is a lower bound:
-    RetryInfo and Retry-After say when to try at the earliest, and a server that fails again is given more time all the
-    same.
-    """
-    doubled: float = limits.first_pause * 2 ** min(attempt, 30)
-    own = min(limits.longest_pause, doubled) * (0.5 + uniform / 2)
-    return own if hint is None else max(own, min(hint, LONGEST_HINT_SECONDS) * (1 + uniform / 10))
+            answer = Retry(f"unexpected {type(error).__name__}")
+        self._shared.health.answered(answer)
+        return answer

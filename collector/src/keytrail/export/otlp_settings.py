@@ -14,7 +14,8 @@ resource values are percent-decoded. Where this differs from the specification o
 - With no protocol given, port 4318 or a path means `http/protobuf` and anything else `grpc`.
 - What the specification ignores (a path on a gRPC endpoint, certificates for a plain-text one) is an error here.
 - `KEYTRAIL_OTLP_HEADERS_FILE` names a file with headers in the same form, one or more a line. It wins over both header
-  variables: the agent reports the environment of every process, so a key in ours would be in the event stream.
+  variables: the agent reports the environment of every process, so a key in ours would be in the event stream. It is
+  read again when it changes (`read_headers`), so that a token may be rotated.
 """
 
 import re
@@ -48,15 +49,25 @@ class Protocol(StrEnum):
     HTTP = "http/protobuf"
 
 
+class Signal(StrEnum):
+    """What is sent: each has variables, an HTTP path and a gRPC service of its own."""
+
+    LOGS = "logs"
+    METRICS = "metrics"
+
+
 @dataclass(frozen=True, slots=True)
 class OtlpSettings:
-    """Where and how OTLP logs are sent."""
+    """Where and how one signal is sent."""
 
     endpoint: str
     """A gRPC target such as `collector:4317`, or the full URL for `http/protobuf`."""
     protocol: Protocol = Protocol.GRPC
+    signal: Signal = Signal.LOGS
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Lower-case names and values. The values are credentials: kept out of repr, errors and logs."""
+    headers_file: Path | None = None
+    """Where `headers` were read from, to be read again when it changes."""
     timeout_seconds: float = DEFAULT_TIMEOUT_MS / 1000
     """The longest that one request may take."""
     gzip: bool = False
@@ -71,12 +82,12 @@ class OtlpSettings:
     """For the resource of every record; holds no `service.name`."""
 
 
-def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings:
-    """Read and check every OTLP variable; raises SettingsError for the first that is wrong."""
-    read = _Variables(environ)
+def otlp_settings(environ: Mapping[str, str], signal: Signal = Signal.LOGS) -> OtlpSettings:
+    """Read and check a signal's OTLP variables; raises SettingsError for the first that is wrong."""
+    read = _Variables(environ, signal)
     address = _endpoint(read)
     protocol = _protocol(read, address)
-    endpoint, insecure = _grpc_target(read, address) if protocol is Protocol.GRPC else _http_url(address)
+    endpoint, insecure = _grpc_target(read, address) if protocol is Protocol.GRPC else _http_url(read, address)
     certificate = _certificate_file(read, "CERTIFICATE", insecure=insecure)
     client_key = _certificate_file(read, "CLIENT_KEY", insecure=insecure)
     client_certificate = _certificate_file(read, "CLIENT_CERTIFICATE", insecure=insecure)
@@ -84,10 +95,13 @@ def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings:
         given, missing = ("CLIENT_KEY", "CLIENT_CERTIFICATE") if client_key else ("CLIENT_CERTIFICATE", "CLIENT_KEY")
         raise SettingsError(f"{read.signal(given)[0]}: expected OTEL_EXPORTER_OTLP_{missing} beside it, found none")
     service_name, attributes = _resource(read)
+    file = read.get(HEADERS_FILE)
     return OtlpSettings(
         endpoint=endpoint,
         protocol=protocol,
-        headers=_headers(read, protocol),
+        signal=signal,
+        headers=read_headers(Path(file), protocol) if file else _headers(*read.signal("HEADERS"), protocol),
+        headers_file=Path(file) if file else None,
         timeout_seconds=_timeout_ms(read) / 1000,
         gzip=_choice(read, "COMPRESSION", {"gzip": True, "none": False}, default=False),
         insecure=insecure,
@@ -102,14 +116,15 @@ def otlp_settings(environ: Mapping[str, str]) -> OtlpSettings:
 @dataclass(frozen=True, slots=True)
 class _Variables:
     environ: Mapping[str, str]
+    of: Signal
 
     def get(self, name: str) -> str:
         """Value without surrounding space; empty for unset."""
         return self.environ.get(name, "").strip()
 
     def signal(self, option: str) -> tuple[str, str]:
-        """Name and value of the variable that decides an option: the one for logs, else the general one."""
-        specific, general = f"OTEL_EXPORTER_OTLP_LOGS_{option}", f"OTEL_EXPORTER_OTLP_{option}"
+        """Name and value of the variable that decides an option: the signal's own, else the general one."""
+        specific, general = f"OTEL_EXPORTER_OTLP_{self.of.upper()}_{option}", f"OTEL_EXPORTER_OTLP_{option}"
         value = self.get(specific)
         return (specific, value) if value else (general, self.get(general))
 
@@ -176,15 +191,15 @@ def _grpc_target(read: _Variables, address: _Address) -> tuple[str, bool]:
     return address.text, _choice(read, "INSECURE", {"true": True, "false": False}, default=False)
 
 
-def _http_url(address: _Address) -> tuple[str, bool]:
+def _http_url(read: _Variables, address: _Address) -> tuple[str, bool]:
     """URL and whether it is plain text. Only the general endpoint gets the signal's path appended."""
     if not address.is_url:
         raise SettingsError(f"{address.variable}: expected http:// or https:// with protocol http/protobuf, found none")
-    if address.variable.endswith("_LOGS_ENDPOINT"):
+    if address.variable.endswith(f"_{read.of.upper()}_ENDPOINT"):
         # A URL without any path is the one of the root, by RFC 3986 and by the specification.
         url = address.text if address.path else f"{address.text}/"
     else:
-        url = f"{address.text.rstrip('/')}/v1/logs"
+        url = f"{address.text.rstrip('/')}/v1/{read.of}"
     return url, address.parts.scheme == "http"
 
 
@@ -222,15 +237,17 @@ def _certificate_file(read: _Variables, option: str, *, insecure: bool) -> Path 
         raise SettingsError(f"{variable}: expected the path of a readable PEM file, found {found}") from None
 
 
-def _headers(read: _Variables, protocol: Protocol) -> tuple[tuple[str, str], ...]:
-    variable, text = read.signal("HEADERS")
-    if file := read.get(HEADERS_FILE):
-        variable = HEADERS_FILE
-        try:
-            text = ",".join(Path(file).read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeError):
-            # Neither shown nor chained: it may be the header itself, given instead of a path.
-            raise SettingsError(f"{variable}: expected the path of a readable text file, found none") from None
+def read_headers(file: Path, protocol: Protocol) -> tuple[tuple[str, str], ...]:
+    """Read the headers file, one or more headers a line; raises SettingsError that quotes nothing of it."""
+    try:
+        text = ",".join(file.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeError):
+        # Neither shown nor chained: the path may be the header itself, given instead of one.
+        raise SettingsError(f"{HEADERS_FILE}: expected the path of a readable text file, found none") from None
+    return _headers(HEADERS_FILE, text, protocol)
+
+
+def _headers(variable: str, text: str, protocol: Protocol) -> tuple[tuple[str, str], ...]:
     headers: dict[str, str] = {}
     for position, (name, value) in enumerate(_pairs(variable, text), start=1):
         key = name.lower()

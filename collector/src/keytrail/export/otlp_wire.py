@@ -5,7 +5,7 @@ building message objects and serializing them takes 75 microseconds a record, mo
 again: here the bytes in front of a value are made once for each key and length.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
 
@@ -19,19 +19,38 @@ RECORD_ATTRIBUTES: Final = b"\x32"
 _UINT64 = (1 << 64) - 1
 _MORE = 0x80
 """The bit of a varint's byte that says that another one follows."""
+_TWO_BYTES, _THREE_BYTES = 1 << 14, 1 << 21
+_ONE_BYTE = tuple(bytes((number,)) for number in range(_MORE))
+_LAST = tuple(map(chr, range(_MORE)))
+_NOT_LAST = tuple(map(chr, range(_MORE, 2 * _MORE)))
 _TABLE_SIZE = 256
+_FRAMES = 4096
 
 
-@lru_cache(maxsize=4096)
 def varint(number: int) -> bytes:
     """Base-128 varint; negative numbers and those over 64 bits in two's complement, as protobuf's int64 has them."""
+    if 0 <= number < _MORE:
+        return _ONE_BYTE[number]
+    if 0 <= number < _THREE_BYTES:  # sizes, ports and process ids: nearly all that there is
+        if number < _TWO_BYTES:
+            return bytes((number & 0x7F | _MORE, number >> 7))
+        return bytes((number & 0x7F | _MORE, number >> 7 & 0x7F | _MORE, number >> 14))
     number &= _UINT64
     encoded = bytearray()
     while number >= _MORE:
-        encoded.append(number & _MORE - 1 | _MORE)
+        encoded.append(number & 0x7F | _MORE)
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def varint_text(number: int) -> str:
+    """Return the same as text: a character for each byte."""
+    if 0 <= number < _TWO_BYTES:
+        return _LAST[number] if number < _MORE else _NOT_LAST[number & 0x7F] + _LAST[number >> 7]
+    if 0 <= number < _THREE_BYTES:
+        return _NOT_LAST[number & 0x7F] + _NOT_LAST[number >> 7 & 0x7F] + _LAST[number >> 14]
+    return varint(number).decode("latin-1")
 
 
 def utf8(text: str) -> bytes:
@@ -42,6 +61,27 @@ def utf8(text: str) -> bytes:
 def delimited(tag: bytes, content: bytes) -> bytes:
     """Make a length-delimited field: string, bytes or message."""
     return b"%b%b%b" % (tag, varint(len(content)), content)
+
+
+class Framing(dict[int, bytes]):
+    """What stands in front of each message of a repeated field, by its size in bytes."""
+
+    def __init__(self, tag: bytes) -> None:
+        super().__init__()
+        self._tag = tag
+
+    def __missing__(self, size: int) -> bytes:
+        prefix = self._tag + varint(size)
+        if len(self) < _FRAMES:
+            self[size] = prefix
+        return prefix
+
+    def pieces(self, messages: Sequence[bytes]) -> list[bytes]:
+        """Return the field in pieces, to be joined. Without a loop in Python: it is made of every record."""
+        pieces = [b""] * (2 * len(messages))
+        pieces[::2] = map(self.__getitem__, map(len, messages))
+        pieces[1::2] = messages
+        return pieces
 
 
 def string_value(text: str) -> bytes:
@@ -69,26 +109,70 @@ def _key_value(tag: bytes, name: str, value: bytes) -> bytes:
     return delimited(tag, delimited(b"\x0a", utf8(name)) + delimited(b"\x12", value))
 
 
+class _Prefixes(dict[int, bytes]):
+    """What stands in front of a content of so many bytes, made when it is first asked for."""
+
+    def __init__(self, whole_of: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self._whole_of = whole_of
+
+    def __missing__(self, size: int) -> bytes:
+        whole = self._whole_of(bytes(size))
+        prefix = whole[: len(whole) - size]
+        if size < _TABLE_SIZE:
+            self[size] = prefix
+        return prefix
+
+
+class _Texts(dict[int, str]):
+    """The same prefixes as text, a character for each byte."""
+
+    def __init__(self, prefixes: Mapping[int, bytes]) -> None:
+        super().__init__()
+        self._prefixes = prefixes
+
+    def __missing__(self, size: int) -> str:
+        prefix = self._prefixes[size].decode("latin-1")
+        if size < _TABLE_SIZE:
+            self[size] = prefix
+        return prefix
+
+
+def text_table(prefixes: Mapping[int, bytes], *, write_empty: bool) -> Mapping[int, str]:
+    """Return prefixes as text, for contents that are ASCII text; an empty one has none if it is not to be written."""
+    texts = _Texts(prefixes)
+    if not write_empty:
+        texts[0] = ""
+    return texts
+
+
+def string_prefixes(tag: bytes, name: str) -> Mapping[int, bytes]:
+    """Return what stands in front of an attribute's text, by its size in bytes."""
+    return _Prefixes(lambda content: _key_value(tag, name, delimited(b"\x0a", content)))
+
+
+def value_prefixes(tag: bytes) -> Mapping[int, bytes]:
+    """Return what stands in front of the text of a field that is an AnyValue, by its size in bytes."""
+    return _Prefixes(lambda content: delimited(tag, delimited(b"\x0a", content)))
+
+
+def integer_prefixes(tag: bytes, name: str) -> Sequence[bytes]:
+    """Return what stands in front of an attribute's varint, by its size: 1 to 10 bytes."""
+    return [_key_value(tag, name, b"\x18" + bytes(size))[:-size] if size else b"" for size in range(11)]
+
+
 def _string_writer(tag: bytes, name: str) -> Callable[[str], bytes]:
-    prefixes: dict[int, bytes] = {}
+    prefixes = string_prefixes(tag, name)
 
     def write(text: str) -> bytes:
-        content = text.encode("utf-8", "replace")
-        size = len(content)
-        prefix = prefixes.get(size)
-        if prefix is None:
-            whole = _key_value(tag, name, delimited(b"\x0a", content))
-            prefix = whole[: len(whole) - size]
-            if size < _TABLE_SIZE:
-                prefixes[size] = prefix
-        return prefix + content
+        content = utf8(text)
+        return prefixes[len(content)] + content
 
     return write
 
 
 def _int_writer(tag: bytes, name: str) -> Callable[[int], bytes]:
-    # A varint has 1 to 10 bytes: ten prefixes are all there are.
-    prefixes = [_key_value(tag, name, b"\x18" + bytes(size))[:-size] if size else b"" for size in range(11)]
+    prefixes = integer_prefixes(tag, name)
 
     def write(number: int) -> bytes:
         content = varint(number)
@@ -113,3 +197,8 @@ def attribute_writer(tag: bytes, name: str, type_: ValueType) -> Callable[[Any],
         return _key_value(tag, name, array_value([element(value) for value in values]))
 
     return write
+
+
+def text_writer(write: Callable[[Any], bytes]) -> Callable[[Any], str]:
+    """Make a writer's text, a character for each byte."""
+    return lambda value: write(value).decode("latin-1")

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from keytrail.domain.event import Event
 from keytrail.domain.identity import Attribution
+from keytrail.domain.placement import Placement
 from keytrail.domain.process import Pod, Process
 
 LAST_SECOND = 253402300799
@@ -50,14 +51,14 @@ def rfc3339(time_ns: int) -> str:
 
 
 T = TypeVar("T", bound=tuple[bytes | str, ...])
-_Known = tuple[Attribution | None, Pod | None, str, T]
+_Known = tuple[Attribution | None, Pod | None, Placement | None, str, T]
 
 
 class ProcessMemo(Generic[T]):
     """Encoded fragments that are the same for all events of a process, made once for each process.
 
-    Keyed by the process object and checked against what may be set after it was made: its attribution (identify
-    writes it once; a reload of mappings may write another) and its pod (metadata can be late). Bounded twice, as
+    Keyed by the process object and checked against what may be set after it was made: its attribution (a reload of
+    mappings or a file that it opens make another), its pod and its placement (metadata can be late). Bounded twice, as
     whoever starts processes chooses both their number and the length of their arguments (up to 128 KiB each).
     """
 
@@ -74,11 +75,17 @@ class ProcessMemo(Generic[T]):
         """Fragments for the event's process."""
         process = event.process
         known = self._known.get(process)
-        if known is not None and known[0] is process.attribution and known[1] is process.pod and known[2] == event.node:
-            return known[3]
+        if (
+            known is not None
+            and known[0] is process.attribution
+            and known[1] is process.pod
+            and known[2] is process.placement
+            and known[3] == event.node
+        ):
+            return known[4]
         made = self._make(event)
         if sum(map(len, made)) <= self._largest:
             if len(self._known) >= self._capacity:
                 self._known.clear()
-            self._known[process] = (process.attribution, process.pod, event.node, made)
+            self._known[process] = (process.attribution, process.pod, process.placement, event.node, made)
         return made

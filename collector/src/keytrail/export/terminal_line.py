@@ -22,7 +22,9 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {
     ord("\\"): "\\\\",
     ord('"'): '\\"',
 }
-_BARE = re.compile(r"[A-Za-z0-9_./:@%+=,~\[\]-]+")
+_IS_BARE = re.compile(r"[A-Za-z0-9_./:@%+=,~\[\]-]+").fullmatch
+_IS_INERT = re.compile(r"[ !#-\[\]-~]*").fullmatch
+"""Printable ASCII without quotes and backslashes, which most command lines are: nothing in it needs an escape."""
 _ARGUMENTS_WIDTH = 100
 _TEXT_WIDTH = 200
 _RESET = "\x1b[0m"
@@ -35,9 +37,15 @@ def quote(text: str, width: int = _TEXT_WIDTH) -> str:
 
     More than `width` characters are cut, and the cut is shown outside the quotes, where the text cannot forge it.
     """
-    if len(text) <= width and _BARE.fullmatch(text):
+    if len(text) <= width and _IS_BARE(text):
         return text
-    inert = text[:width].translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
+    return _quoted(text, width)
+
+
+def _quoted(text: str, width: int) -> str:
+    inert = shown = text[:width]
+    if not _IS_INERT(shown):
+        inert = shown.translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
     return f'"{inert}"...' if len(text) > width else f'"{inert}"'
 
 
@@ -46,8 +54,7 @@ def process_text(process: Process) -> str:
     binary = quote(process.binary)
     if not process.arguments:
         return binary
-    arguments = quote(process.arguments, _ARGUMENTS_WIDTH)
-    return f"{binary} {arguments}" if arguments.startswith('"') else f'{binary} "{arguments}"'
+    return f"{binary} {_quoted(process.arguments, _ARGUMENTS_WIDTH)}"
 
 
 def identity_text(attribution: Attribution) -> str:

@@ -4,7 +4,8 @@ events:  received = decoded + undecodable + dropped(reason)
 records: made = exported + queued + suppressed(reason) + dropped(reason)
 
 `received` counts what the deciding thread took or what had to be thrown away before it: a message still waiting
-between the two is not received yet. `queued` is what an output holds and has not delivered.
+between the two is not received yet. `queued` is what an output holds and has not delivered. `made` includes the records
+that an earlier run left on disk (`recovered`): they have to end on the other side as well.
 """
 
 import threading
@@ -25,9 +26,11 @@ class Accounting:
         self._undecodable: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._made = 0
+        self._recovered = 0
         self._exported = 0
         self._suppressed: Counter[str] = Counter()
         self._records_dropped: Counter[str] = Counter()
+        self._findings: Counter[tuple[str, str]] = Counter()
 
     def events(self, by_kind: Mapping[str, int], undecodable: Mapping[str, int], dropped: Mapping[str, int]) -> None:
         """Account for one batch: what became of each message in it."""
@@ -44,10 +47,21 @@ class Accounting:
             counter = self._dropped if isinstance(reason, DropReason) else self._undecodable
             counter[str(reason)] += count
 
+    def found(self, findings: Mapping[tuple[str, str], int]) -> None:
+        """Account for a batch's findings, by rule and severity. Independent of how many records are made of them."""
+        with self._lock:
+            self._findings.update(findings)
+
     def made(self, count: int) -> None:
         """Records made: queued until an output says otherwise."""
         with self._lock:
             self._made += count
+
+    def recovered(self, count: int) -> None:
+        """Records of an earlier run, found on disk at the start: made, and queued again."""
+        with self._lock:
+            self._made += count
+            self._recovered += count
 
     def on_exported(self, count: int) -> None:
         """Records written, or acknowledged by the backend."""
@@ -64,6 +78,16 @@ class Accounting:
         with self._lock:
             self._records_dropped[str(reason)] += count
 
+    @property
+    def received(self) -> int:
+        """Events received so far."""
+        return self._received
+
+    def events_dropped(self, reason: DropReason) -> int:
+        """Events that were dropped for a reason so far."""
+        with self._lock:
+            return self._dropped[str(reason)]
+
     def summary(self) -> dict[str, dict[str, Any]]:
         """The shape that `--summary` writes, taken at one moment."""
         with self._lock:
@@ -79,9 +103,17 @@ class Accounting:
                 },
                 "records": {
                     "made": self._made,
+                    "recovered": self._recovered,
                     "exported": self._exported,
                     "queued": queued,
                     "suppressed": dict(sorted(self._suppressed.items())),
                     "dropped": dict(sorted(self._records_dropped.items())),
                 },
+                "findings": self._by_rule(),
             }
+
+    def _by_rule(self) -> dict[str, dict[str, int]]:
+        by_rule: dict[str, dict[str, int]] = {}
+        for (rule, severity), count in sorted(self._findings.items()):
+            by_rule.setdefault(rule, {})[severity] = count
+        return by_rule

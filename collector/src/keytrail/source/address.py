@@ -1,6 +1,7 @@
 """Where the agent listens: parse what a user wrote, or find it as Tetragon's own tool does.
 
-In: text, or the files an agent leaves under `/var/run`. Out: an `Address`. Knows no gRPC call.
+In: text, or the files an agent leaves under `/var/run`. Out: an `Address`, of its gRPC API or of its metrics page.
+Knows no gRPC call.
 """
 
 import json
@@ -21,6 +22,9 @@ _HIGHEST_PORT = 65535
 _HOST_AND_PORT = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]*))(?::(?P<port>\d{1,5}))?", re.ASCII
 )
+_METRICS_PORT = 2112
+"""Helm's; on its own the agent has none."""
+_EVERY_HOST = ("", "0.0.0.0", "::")  # noqa: S104 - what an agent listens on; we connect to this machine
 _RUN_FOLDERS = ("var/run", "run")
 """`/var/run` is a symbolic link to `/run`; under another root an absolute link leads out of it."""
 
@@ -99,14 +103,42 @@ def find_agent(root: Path = Path("/")) -> Address:
     return Address(host="localhost")
 
 
-def _from_info(file: Path, root: Path) -> Address | None:
+def parse_metrics_address(text: str) -> Address:
+    """Read `host:port` of a metrics page, as Tetragon's `--metrics-server` spells it. Raises SettingsError."""
+    match = _HOST_AND_PORT.fullmatch(text)
+    port = int(match["port"] or _METRICS_PORT) if match is not None else 0
+    if match is None or not text or not 0 < port <= _HIGHEST_PORT:
+        raise SettingsError(f"agent metrics address {text!r}: expected HOST:PORT or [IPv6]:PORT")
+    host = match["six"] or match["host"] or ""
+    return Address(host="localhost" if host in _EVERY_HOST else host, port=port)
+
+
+def find_metrics(root: Path = Path("/")) -> Address | None:
+    """Return where the agent's info file says that its metrics are; None when it says nothing, or nothing readable."""
+    for folder in _RUN_FOLDERS:
+        text = _info_text(root / folder / "tetragon" / "tetragon-info.json", "metrics_address")
+        if text:
+            try:
+                return parse_metrics_address(text)
+            except SettingsError:
+                return None
+    return None
+
+
+def _info_text(file: Path, name: str) -> str | None:
+    """Return a text of the info file; None when there is none, it is not ours to read, or it is half written."""
     try:
         info = json.loads(file.read_bytes())
     except (OSError, ValueError):
-        return None  # none, not ours to read, or half written: the known sockets are next
-    text = info.get("server_address") if isinstance(info, dict) else None
-    if not isinstance(text, str):
         return None
+    text = info.get(name) if isinstance(info, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def _from_info(file: Path, root: Path) -> Address | None:
+    text = _info_text(file, "server_address")
+    if text is None:
+        return None  # the known sockets are next
     if not text:
         raise SettingsError(f"{file}: the agent was started without gRPC: start it with --server-address")
     try:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from keytrail.domain.agent import AgentFacts
+from keytrail.domain.gap import Gap
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """Larger messages are counted as too large and kept out. The largest exec event a kernel can make (arguments,
@@ -25,6 +26,10 @@ class Batch(NamedTuple):
     """Messages over MAX_MESSAGE_BYTES that were received and kept out."""
     malformed: int = 0
     """Pieces of input that were no message at all, such as a line of an export file that is not JSON."""
+    backfilled: bool = False
+    """`messages` are older than what came before: found in the agent's export file after a gap."""
+    gaps: Sequence[Gap] = ()
+    """Loss that somebody noticed, to be told in its place in the stream."""
 
 
 class Source(Protocol):

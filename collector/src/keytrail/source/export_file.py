@@ -30,6 +30,22 @@ class _Opened(NamedTuple):
     """Names, without `.gz`, of the rotated files that are older than `file`."""
 
 
+def rotated_names(path: Path) -> frozenset[str]:
+    """Return the names, without `.gz`, of the files that `path` was renamed to; sorted they are oldest first.
+
+    Raises OSError.
+    """
+    pattern = re.compile(re.escape(path.stem) + _ROTATED + re.escape(path.suffix), re.ASCII)
+    names = (entry.name.removesuffix(".gz") for entry in path.parent.iterdir())
+    return frozenset(name for name in names if pattern.fullmatch(name))
+
+
+def rotated_file(path: Path, name: str) -> Path:
+    """Return where a rotated file is. While the agent compresses there are two, of which one is not complete."""
+    plain = path.parent / name
+    return plain if plain.exists() else plain.with_name(f"{name}.gz")
+
+
 class ExportFileSource:
     """An export file as a source.
 
@@ -53,7 +69,6 @@ class ExportFileSource:
         self._sleep = sleep or self._closing.wait
         self._now_ns = now_ns
         self._unreadable = 0
-        self._backup_name = re.compile(re.escape(path.stem) + _ROTATED + re.escape(path.suffix), re.ASCII)
 
     def batches(self) -> Iterator[Batch]:
         """Yield what was read. Raises SourceError when the file (with `follow`: its folder) is not there."""
@@ -125,15 +140,11 @@ class ExportFileSource:
                 continue
             except OSError as error:
                 raise SourceError(f"{self._path}: {error.strerror}") from None
-            backups = self._backups()
+            backups = rotated_names(self._path)
             if self._is_current(file):  # else it was rotated in between, and is itself among the backups
                 return _Opened(file, backups)
             file.close()
         return None
-
-    def _backups(self) -> frozenset[str]:
-        names = (entry.name.removesuffix(".gz") for entry in self._path.parent.iterdir())
-        return frozenset(name for name in names if self._backup_name.fullmatch(name))
 
     def _missed(self, read: _Opened, current: _Opened) -> list[str]:
         """Return the files between two, when the agent rotated more than once since we looked; `read` is not one."""
@@ -148,11 +159,8 @@ class ExportFileSource:
 
     def _read_backups(self, names: Iterable[str]) -> Iterator[bytes | None]:
         for name in sorted(names):
-            # While the agent compresses there are both, and the compressed one is not complete.
-            plain = self._path.parent / name
-            file = plain if plain.exists() else plain.with_name(f"{name}.gz")
             try:
-                for chunk in file_chunks(file):
+                for chunk in file_chunks(rotated_file(self._path, name)):
                     if self._closing.is_set():
                         return
                     yield chunk

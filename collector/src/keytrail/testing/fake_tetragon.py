@@ -129,7 +129,7 @@ class FakeTetragon:
         server.start()
         self._server = server
         if self._wanted_metrics is not None:
-            self._metrics = MetricsPage(self._wanted_metrics, self._numbers)
+            self._metrics = MetricsPage(self._wanted_metrics, self._numbers, lambda: self.script.metrics_status)
             self._wanted_metrics = self._metrics.address
         self._write_info()
 
@@ -260,6 +260,7 @@ class FakeTetragon:
             "tetragon_events_exported_total": state.published,
             "tetragon_process_cache_size": len(state.processes),
             **posts,
+            **self.script.counters,
         }
 
 

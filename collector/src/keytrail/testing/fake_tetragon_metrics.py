@@ -16,10 +16,13 @@ Numbers = Mapping[str, int]
 class MetricsPage:
     """An HTTP server with one page, `/metrics`."""
 
-    def __init__(self, address: str, numbers: Callable[[], Numbers]) -> None:
-        """Listen on `host:port` at once (port 0: a free one, see `address`). Raises OSError."""
+    def __init__(self, address: str, numbers: Callable[[], Numbers], status: Callable[[], int]) -> None:
+        """Listen on `host:port` at once (port 0: a free one, see `address`). Raises OSError.
+
+        `status` is what a request is answered with; any other than 200 takes the page away.
+        """
         host, _, port = address.rpartition(":")
-        self._server = ThreadingHTTPServer((host or "127.0.0.1", int(port)), _handler(numbers))
+        self._server = ThreadingHTTPServer((host or "127.0.0.1", int(port)), _handler(numbers, status))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fake-tetragon-metrics")
         self._thread.start()
 
@@ -55,11 +58,14 @@ def render(numbers: Numbers) -> str:
     return "\n".join([*lines, ""])
 
 
-def _handler(numbers: Callable[[], Numbers]) -> type[BaseHTTPRequestHandler]:
+def _handler(numbers: Callable[[], Numbers], status: Callable[[], int]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path.partition("?")[0] != "/metrics":
                 self.send_error(HTTPStatus.NOT_FOUND)
+                return
+            if status() != HTTPStatus.OK:
+                self.send_error(status())
                 return
             page = render(numbers()).encode()
             self.send_response(HTTPStatus.OK)

@@ -40,6 +40,10 @@ class Script:
     """Policy name to the error that loading it ends with."""
     refusals: dict[str, deque[tuple[grpc.StatusCode, str]]] = field(default_factory=dict)
     """Method name to the statuses that its next calls end with."""
+    counters: dict[str, int] = field(default_factory=dict)
+    """Metrics that nothing here can raise, such as those of loss in the kernel: series, with labels, to value."""
+    metrics_status: int = 200
+    """What the metrics page answers with; other than 200 there is no page."""
 
 
 @dataclass(slots=True)

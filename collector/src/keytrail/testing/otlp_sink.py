@@ -8,8 +8,8 @@ Records of any OTLP client flow in, rows flow out:
         sink.wait_for(3)
         sink.rows("SELECT event_name, attributes ->> 'process.pid' FROM records ORDER BY id")
 
-`script` makes it fail as real backends do (see `otlp_sink_faults`). It authenticates nobody unless TLS asks for client
-certificates, and is meant for tests and demonstrations.
+`script` and `answer_by` make it fail as real backends do (see `otlp_sink_faults`). It authenticates nobody unless TLS
+asks for client certificates, and is meant for tests and demonstrations.
 """
 
 import time
@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 from keytrail.testing.otlp_sink_faults import Fault
 from keytrail.testing.otlp_sink_grpc import GrpcReceiver
 from keytrail.testing.otlp_sink_http import HttpReceiver
-from keytrail.testing.otlp_sink_receiver import ReceivedRequest, Receiver, ServerTls
+from keytrail.testing.otlp_sink_receiver import ReceivedRequest, Receiver, Rule, ServerTls
 from keytrail.testing.otlp_sink_store import RecordStore
 
 MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
@@ -96,6 +96,10 @@ class OtlpSink:
     def script(self, faults: Iterable[Fault | None]) -> None:
         """Answer the next requests so, one each; None is the normal answer, which also follows the last."""
         self._receiver.script(faults)
+
+    def answer_by(self, rule: Rule | None) -> None:
+        """Ask a rule about each request for which nothing is scripted, such as `lambda request: invalid()`."""
+        self._receiver.answer_by(rule)
 
     def requests(self) -> list[ReceivedRequest]:
         """Return the last thousand requests with their headers, oldest first, refused ones too."""

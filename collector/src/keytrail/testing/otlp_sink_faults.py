@@ -44,7 +44,17 @@ class Reset:
     """
 
 
-Fault = Refusal | PartialSuccess | Hang | Reset
+@dataclass(frozen=True, slots=True)
+class Trickle:
+    """Store the records and answer a byte at a time, with so many seconds between, without an end.
+
+    HTTP only: a client's timeout for each read never passes. Over gRPC it is a hang, as grpcio sends answers whole.
+    """
+
+    seconds: float = 0.02
+
+
+Fault = Refusal | PartialSuccess | Hang | Reset | Trickle
 
 
 def unavailable(retry_after: float | None = None, message: str = "try again later") -> Refusal:
@@ -70,3 +80,13 @@ def invalid(message: str = "bad data") -> Refusal:
 def unauthenticated(message: str = "who are you?") -> Refusal:
     """UNAUTHENTICATED, or HTTP 401."""
     return Refusal(grpc.StatusCode.UNAUTHENTICATED, 401, message)
+
+
+def forbidden(message: str = "not yours") -> Refusal:
+    """PERMISSION_DENIED, or HTTP 403."""
+    return Refusal(grpc.StatusCode.PERMISSION_DENIED, 403, message)
+
+
+def not_found(message: str = "no such path") -> Refusal:
+    """UNIMPLEMENTED, which is gRPC's way to say so, or HTTP 404."""
+    return Refusal(grpc.StatusCode.UNIMPLEMENTED, 404, message)

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from keytrail.domain.errors import UsageError
-from keytrail.testing.otlp_sink_faults import Refusal, Reset, invalid
+from keytrail.testing.otlp_sink_faults import Refusal, Reset, Trickle, invalid
 from keytrail.testing.otlp_sink_receiver import Receiver, ServerTls
 
 SERVICE: Final = "opentelemetry.proto.collector.logs.v1.LogsService"
@@ -94,6 +94,10 @@ class GrpcReceiver:
             threading.Thread(target=self.restart, name="otlp-sink-reset").start()
             self._receiver.wait_for_break(context.is_active)
             context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
+        if isinstance(verdict, Trickle):
+            while context.is_active() and not self._receiver.stopping.wait(verdict.seconds):
+                pass
+            context.abort(grpc.StatusCode.CANCELLED, "nobody waited to the end")
         return verdict.SerializeToString()
 
 

@@ -22,7 +22,7 @@ from google.rpc import status_pb2
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from keytrail.domain.errors import UsageError
-from keytrail.testing.otlp_sink_faults import Refusal, Reset
+from keytrail.testing.otlp_sink_faults import Refusal, Reset, Trickle
 from keytrail.testing.otlp_sink_receiver import Receiver, ServerTls
 
 PATH: Final = "/v1/logs"
@@ -135,6 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
         verdict = self.server.receiver.receive(protocol, headers, raw, request)
         if isinstance(verdict, Reset):
             self._reset()
+        elif isinstance(verdict, Trickle):
+            self._trickle(verdict.seconds)
         elif isinstance(verdict, Refusal):
             status = status_pb2.Status(code=verdict.grpc_code.value[0], message=verdict.message)
             self._answer(HTTPStatus(verdict.http_status), status, retry_after=verdict.retry_after)
@@ -202,6 +204,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+    def _trickle(self, pause: float) -> None:
+        """Begin an answer and never end it."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not self.server.receiver.stopping.wait(pause):
+                self.wfile.write(b".")
 
     def _reset(self) -> None:
         # Zero lingering makes close send RST. The descriptor is closed here and now, since the socket object's close

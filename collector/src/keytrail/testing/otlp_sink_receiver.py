@@ -8,12 +8,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
-from keytrail.testing.otlp_sink_faults import Fault, Hang, PartialSuccess, Refusal, Reset
+from keytrail.testing.otlp_sink_faults import Fault, Hang, PartialSuccess, Refusal, Reset, Trickle
 from keytrail.testing.otlp_sink_store import RecordStore, count_records
 
 REMEMBERED_REQUESTS = 1000
@@ -39,8 +39,16 @@ class ReceivedRequest:
     raw: bytes = field(repr=False)
     """The message, decompressed."""
     records: int
-    answer: str
-    """`stored`, or the name of the fault that was scripted for it."""
+    answer: str = ""
+    """`stored`, or the name of the fault that it met."""
+
+
+Rule = Callable[[ReceivedRequest], Fault | None]
+"""Decides on requests by what is in them, such as a token or a record that the backend dislikes."""
+
+
+def _take_all(_request: ReceivedRequest) -> None:
+    return None
 
 
 class Receiver:
@@ -51,6 +59,7 @@ class Receiver:
         self._now_ns = now_ns
         self._lock = threading.Lock()
         self._script: deque[Fault | None] = deque()
+        self._rule: Rule | None = None
         self._requests: deque[ReceivedRequest] = deque(maxlen=REMEMBERED_REQUESTS)
         self.stopping = threading.Event()
         """Ends hangs when the sink stops."""
@@ -60,6 +69,11 @@ class Receiver:
         with self._lock:
             self._script = deque(faults)
 
+    def answer_by(self, rule: Rule | None) -> None:
+        """Ask a rule about each request for which nothing is scripted; None ends that."""
+        with self._lock:
+            self._rule = rule
+
     def requests(self) -> list[ReceivedRequest]:
         """Return the last thousand requests, oldest first."""
         with self._lock:
@@ -67,13 +81,17 @@ class Receiver:
 
     def receive(
         self, protocol: str, headers: Mapping[str, str], raw: bytes, request: ExportLogsServiceRequest
-    ) -> ExportLogsServiceResponse | Refusal | Reset:
-        """Follow the script for one request."""
+    ) -> ExportLogsServiceResponse | Refusal | Reset | Trickle:
+        """Follow the script, or else the rule, for one request."""
+        received = ReceivedRequest(protocol, headers, raw, count_records(request))
         with self._lock:
-            fault = self._script.popleft() if self._script else None
-            answer = type(fault).__name__ if fault else "stored"
-            self._requests.append(ReceivedRequest(protocol, headers, raw, count_records(request), answer))
+            rule: Rule = self._rule or _take_all
+            fault = self._script.popleft() if self._script else rule(received)
+            self._requests.append(replace(received, answer=type(fault).__name__ if fault else "stored"))
         if isinstance(fault, Refusal | Reset):
+            return fault
+        if isinstance(fault, Trickle):
+            self._store.add(request, self._now_ns())
             return fault
         if isinstance(fault, Hang):
             self.stopping.wait(fault.seconds)

@@ -1,6 +1,6 @@
 """What the spool, those who fill it and those who send from it share: lanes, entries, and the sender's side of it.
 
-`spool` implements `Queue` on disk or in memory; `otlp_output` fills it, `otlp_sender` empties it. A record is queued
+`durable` implements `Queue` on disk or in memory; `otlp_output` fills it, `otlp_sender` empties it. A record is queued
 from the moment it is appended until it is settled: exported, rejected, or dropped with a reason.
 """
 
@@ -10,6 +10,22 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from keytrail.domain.drop import DropReason
+
+
+class ExportListener(Protocol):
+    """Who wants to know where records went. Called with the queue's lock held: be quick, never block or raise."""
+
+    def recovered(self, count: int) -> None:
+        """Count records that come from an earlier run, or from the dead letters: they are queued again."""
+        ...
+
+    def on_exported(self, count: int) -> None:
+        """Count records that the backend acknowledged."""
+        ...
+
+    def on_dropped(self, count: int, reason: DropReason) -> None:
+        """Count records that are lost for good."""
+        ...
 
 
 class Lane(IntEnum):
@@ -36,7 +52,12 @@ class Entry(NamedTuple):
 
 
 class Queue(Protocol):
-    """The sender's side of the spool. Every method may be called from any thread."""
+    """The sender's side of the spool. Every method may be called from any thread.
+
+    An entry of several records may be settled in pieces: `refused` and `exported` are then given entries of the same
+    sequence with fewer records, and it is settled when the pieces add up. Given back or lost in a crash before that,
+    it is whole again.
+    """
 
     def take(self, slot: int, slots: int, most_records: int, most_bytes: int, linger: float) -> list[Entry]:
         """Wait for entries with `stream % slots == slot` and return the oldest of them, in order, within the limits.
@@ -59,6 +80,10 @@ class Queue(Protocol):
         """They were not sent: the next `take` of their slot returns them first."""
         ...
 
+    def wake(self) -> None:
+        """Have each `take` that waits return, empty if it has nothing: the sender is about to end."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SpoolState:
@@ -66,7 +91,7 @@ class SpoolState:
 
     appended: int = 0
     recovered: int = 0
-    """Found at start, from an earlier run."""
+    """Found at start, from an earlier run, or taken back from the dead letters."""
     exported: int = 0
     queued: int = 0
     """Includes what is not on disk yet and what is being sent."""

@@ -1,0 +1,192 @@
+"""One picture of the collector, for its own metrics, health and status.
+
+Plain data: whoever composes the collector fills it from the real parts (a `Probe`), and observe needs to know none of
+them. Times named `_ns` are wall clock, nanoseconds since the epoch; None is "never" or "not known". Mappings are keyed
+by bounded names (reasons, lanes, rules), never by what a workload chose: they become metric attributes. Texts may hold
+anything printable or not, but no secret; what shows them escapes them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from keytrail.domain.gap import Gap
+
+_NONE: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPart:
+    """The agent's event stream."""
+
+    connected: bool = False
+    address: str = ""
+    reader: str = ""
+    """Who reads it: http2 or grpcio."""
+    since_ns: int | None = None
+    """Since when it is connected, or not."""
+    reason: str = ""
+    """Why it is not connected, for a person."""
+    agent_version: str = ""
+    connections: int = 0
+    """How often it was connected since the start."""
+    lag_seconds: float | None = None
+    """How old the newest event was when it was decided on."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePart:
+    """What waits between reading and deciding."""
+
+    events: int = 0
+    capacity: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessesPart:
+    """Processes that are remembered."""
+
+    known: int = 0
+    capacity: int = 0
+    evicted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RulesPart:
+    """Detection rules in force."""
+
+    loaded: bool = False
+    enabled: tuple[str, ...] = ()
+    failures: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    """Conditions that ended in an error, by rule."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Rules that were wrong when they were read, and why; an earlier version of one may be in force."""
+    forgotten: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    """What was forgotten because a rule's memory was full, by rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolPart:
+    """Records that wait for the backend."""
+
+    queued: int = 0
+    unsynced: int = 0
+    """Of `queued`: not on disk yet."""
+    by_lane: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    dead_letters: int = 0
+    """Records that the backend refused for good, set aside."""
+    bytes: int = 0
+    most_bytes: int = 0
+    oldest_ns: int | None = None
+    durable: bool = False
+    fault: str = ""
+    """Why records are not on disk although a folder was given; empty when all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendPart:
+    """Where records are sent."""
+
+    endpoint: str = ""
+    """Without credentials."""
+    reachable: bool | None = None
+    """Whether the last request got a final answer; None before the first."""
+    trouble: str = ""
+    """What keeps it from taking records, in a word; empty when nothing does."""
+    requests: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    """By result."""
+    retries: int = 0
+    last_success_ns: int | None = None
+    last_error: str = ""
+    """Stays after a success."""
+    failed_ns: int | None = None
+    """When that was."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadPart:
+    """Rules, mappings and settings that are read again while the collector runs."""
+
+    successful: bool = True
+    """Whether what was read last is in force; else the last good version is."""
+    loaded_ns: int | None = None
+    """When what is in force was read."""
+    results: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    """Reloads by result."""
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GapsPart:
+    """Known and suspected loss, as `gap_log` keeps it."""
+
+    episodes: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    lost: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    backfilled: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    recent: tuple[Gap, ...] = ()
+    """Newest last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadPart:
+    """One watched thread."""
+
+    name: str
+    alive: bool
+    busy_seconds: float
+    """How long it has been at what it does now; 0 while it waits for work."""
+    longest_seconds: float
+    """Beyond, it counts as stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """The collector's own log."""
+
+    entries: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    """Warnings and errors by level, held-back ones included."""
+    held_back: int = 0
+    """Repeats that were not written."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsagePart:
+    """What the process takes."""
+
+    cpu_user_seconds: float = 0.0
+    cpu_system_seconds: float = 0.0
+    memory_bytes: int = 0
+    threads: int = 0
+    file_descriptors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything, at one moment. A part that the collector does not have is None."""
+
+    now_ns: int
+    started_ns: int
+    version: str
+    accounting: Mapping[str, Any]
+    """What `Accounting.summary()` returns."""
+    events_per_second: float | None = None
+    """Over the last minute; None before it can be told."""
+    stream: StreamPart | None = None
+    inbox: QueuePart | None = None
+    processes: ProcessesPart | None = None
+    rules: RulesPart | None = None
+    spool: SpoolPart | None = None
+    backend: BackendPart | None = None
+    reload: ReloadPart | None = None
+    gaps: GapsPart = field(default_factory=GapsPart)
+    threads: tuple[ThreadPart, ...] = ()
+    log: LogPart = field(default_factory=LogPart)
+    usage: UsagePart = field(default_factory=UsagePart)
+
+
+class Probe(Protocol):
+    """Who can take a picture. Called from any thread, at every scrape: it must be quick and never block."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the state of now; counters in it never fall."""
+        ...

@@ -1,0 +1,65 @@
+"""Gaps as a user sees them: lines of `keytrail collect --output findings` beside an agent that drops or goes away."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keytrail.testing.fake_tetragon import FakeTetragon
+from support.processes import CollectorProcess, wait_until
+from support.recordings import messages
+
+SECONDS = 20.0
+QUEUE = 300
+
+
+def gaps(collector: CollectorProcess, cause: str, phase: str) -> list[dict[str, Any]]:
+    """Gap lines written so far."""
+    found = [json.loads(line).get("gap") for line in collector.out.splitlines()]
+    return [gap for gap in found if gap and (gap["cause"], gap["phase"]) == (cause, phase)]
+
+
+def appears(collector: CollectorProcess, cause: str, phase: str) -> Callable[[], bool]:
+    """Whether there is such a line."""
+    return lambda: bool(gaps(collector, cause, phase))
+
+
+def test_full_queue_is_a_line_with_the_agents_count(tmp_path: Path) -> None:
+    """What the agent dropped for us is told while it happens, by the agent's count, and in total at the end."""
+    stream = messages("burst")[:600]
+    address = f"unix://{tmp_path}/agent.sock"
+    with FakeTetragon(address, queue_size=QUEUE, metrics_address="127.0.0.1:0") as agent:
+        environ = {"KEYTRAIL_AGENT_METRICS_ADDRESS": agent.metrics_address or ""}
+        with CollectorProcess(tmp_path, "--output", "findings", "--agent", address, environ=environ) as collector:
+            assert agent.wait_for_listeners(timeout=SECONDS), collector.err
+            assert wait_until(lambda: "watching the agent's metrics" in collector.err), collector.err
+            agent.stall()
+            agent.publish(stream)
+            assert wait_until(appears(collector, "reader_slow", "open")), collector.err
+            agent.resume()
+            summary = collector.stop()
+        (opened,), (closed,) = gaps(collector, "reader_slow", "open"), gaps(collector, "reader_slow", "closed")
+        assert (closed["id"], closed["lost"]) == (opened["id"], agent.overflowed)
+        assert agent.overflowed == len(stream) - QUEUE
+        assert summary["records"]["made"] == summary["records"]["exported"]
+
+
+def test_restarted_agent_is_a_gap_with_both_ends(tmp_path: Path) -> None:
+    """A killed agent is a line at once, and another with the end when it is back, or when we stop."""
+    address = f"unix://{tmp_path}/agent.sock"
+    environ = {"KEYTRAIL_AGENT_METRICS_ADDRESS": "off"}
+    with (
+        FakeTetragon(address) as agent,
+        CollectorProcess(tmp_path, "--output", "findings", "--agent", address, environ=environ) as collector,
+    ):
+        assert agent.wait_for_listeners(timeout=SECONDS), collector.err
+        agent.kill()
+        assert wait_until(appears(collector, "agent_away", "open")), collector.err
+        agent.start()
+        assert wait_until(appears(collector, "agent_away", "closed")), collector.err
+        agent.kill()
+        assert wait_until(lambda: len(gaps(collector, "agent_away", "open")) == 2), collector.err
+        collector.stop()
+        first, second = gaps(collector, "agent_away", "closed")
+        assert first["start"] < first["end"] <= second["start"] < second["end"]
+        assert [gap["id"] for gap in gaps(collector, "agent_away", "open")] == [first["id"], second["id"]]
