@@ -99,7 +99,7 @@ def program(given_rules: list[CheckedRule]) -> tuple[Program, Counter[int]]:
     return build(given_rules, lambda slot, _: failures.update([slot])), failures
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rules, st.lists(st.tuples(events, st.sampled_from(KINDS)), min_size=2, max_size=6))
 def test_nothing_that_holds_is_ruled_out(
     texts: list[tuple[str, list[str]]], data: list[tuple[dict[str, Any], EventKind]]
@@ -123,7 +123,7 @@ SEARCHES = (
 searches = st.recursive(st.sampled_from(SEARCHES), _deeper, max_leaves=4)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(searches, st.lists(searches, max_size=1)), min_size=3, max_size=6))
 def test_a_path_without_a_pattern_rules_out_only_what_cannot_hold(texts: list[tuple[str, list[str]]]) -> None:
     """Of rules that search paths those that hold are found, whichever of the two paths a pattern is in."""
