@@ -20,6 +20,8 @@ def bench(folder: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.cluster  # half a minute of CPU: not a part of every `make test`
+@pytest.mark.timeout(180)
 def test_small_run_measures_everything(tmp_path: Path) -> None:
     """Every contender does every event (the run would fail otherwise)."""
     found = bench(tmp_path, "--events", "1000", "--rounds", "1", "--memory-events", "0", "--only-synthetic")

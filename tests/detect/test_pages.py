@@ -24,6 +24,9 @@ LAYER = ROOT / "docs" / "attack-navigator-layer.json"
 ACTIVE = "\\`*_[]<>|~&$"
 
 
+pytestmark = pytest.mark.xdist_group("pages")  # the samples are made once
+
+
 @pytest.fixture(scope="module")
 def rules() -> tuple[DetectionRule, ...]:
     """The shipped rules."""

@@ -183,7 +183,7 @@ def _names(cls: type) -> set[str]:
 def test_never_raises(cls: type) -> None:
     """Whatever the data, the answer is an object or problems that can be printed."""
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=40, deadline=None, database=None)
     @given(filled(cls))
     def reads(data: object) -> None:
         for field, message in problems(cls, data):

@@ -1,4 +1,4 @@
-"""No secret value leaves the process: 5,000 generated credentials through everything that Keytrail writes."""
+"""No secret value leaves the process: 3,000 generated credentials through everything that Keytrail writes."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from support.commands import Ran, keytrail
 from support.processes import CollectorProcess, wait_until
 from support.synthetic import exec_event, exec_id, kprobe_event, process
 
-COUNT = 5_000
+COUNT = 3_000
 PLACES = (
     "environment",
     "environment of the parent",
