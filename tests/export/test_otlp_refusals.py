@@ -104,9 +104,22 @@ def test_a_backend_that_refuses_everything_gets_nothing_set_aside(
             sink.answer_by(None)
             queue.wait(40)
             assert wait_until(lambda: sender.state().trouble is Trouble.NONE)
-        assert bodies(sink) == names
+        # What was refused a moment before comes after what was then accepted.
+        assert (sorted(bodies(sink)), queue.dead) == (sorted(names), [])
     assert caplog.text.count("refuses every record") == 1
     assert "unknown schema" in caplog.text
+
+
+@both_protocols
+def test_what_was_refused_just_before_the_backend_recovers_is_asked_about_again(protocol: str) -> None:
+    """A backend that takes records from the middle of an attempt on gets them all, and nothing is set aside."""
+    with OtlpSink() as sink:
+        sink.script([invalid(), invalid(), invalid()])  # all four, the first two, the first
+        with running(settings_for(sink, protocol), replace(QUICK, linger=20, batch_records=4)) as (_, queue):
+            for name in "abcd":
+                queue.put(resource_logs(name))
+            queue.wait(4)
+        assert (sorted(bodies(sink)), queue.dead) == (list("abcd"), [])
 
 
 @both_protocols

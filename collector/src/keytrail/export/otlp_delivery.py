@@ -7,7 +7,8 @@ What a backend refuses for good is narrowed down by halves to the record that it
 poisoned record costs some twenty requests, not its neighbours. But a backend may refuse everything, after a change of
 its schema or its licence, and then setting aside would only move all records to where they are dropped. So only a
 backend that accepts things is believed: each acceptance gives credit for a few refusals, and without credit the
-records are kept and tried again.
+records are kept and tried again. Credit counts from before the request: one refused by a backend that was about to take
+records again is no poison, and is asked about once more.
 """
 
 import threading
@@ -41,6 +42,10 @@ class Judge:
         """Something was accepted."""
         with self._lock:
             self._credit = self._limits.credit
+
+    def trusts(self) -> bool:
+        """Whether the backend is one that accepts things: to be asked before a request is sent."""
+        return self._credit > 0
 
     def believes(self) -> bool:
         """Whether one refused part may be set aside; costs a credit."""
@@ -150,9 +155,10 @@ class Delivery:
         parts: list[Sequence[Entry]] = [self._held.entries]
         while parts and len(self._suspects) < self._most_suspects:
             part = parts.pop()
+            trusted = self._judge.trusts()
             answer = self._send(part)
             if isinstance(answer, Accepted):
-                self._accepted(part, answer)
+                parts += reversed(self._accepted(part, answer))
             elif isinstance(answer, Rejected | TooLarge):
                 if self._is_small(part) and isinstance(answer, TooLarge):
                     return Retry(answer.text)
@@ -160,7 +166,7 @@ class Delivery:
                 smaller = self._divide(part, answer)
                 parts += reversed(smaller)
                 if not smaller:
-                    self._refused(part, answer.text)
+                    self._refused(part, answer.text, trusted=trusted)
             else:
                 return answer or OVER
         return Rejected(self._suspects[0][1]) if self._suspects else Accepted()
@@ -173,18 +179,18 @@ class Delivery:
             return []
         return halves(part)
 
-    def _accepted(self, part: Sequence[Entry], answer: Accepted) -> None:
+    def _accepted(self, part: Sequence[Entry], answer: Accepted) -> list[Sequence[Entry]]:
+        """Settle the part; returns what was refused by a backend that may have refused everything, to be sent again."""
         rejected = min(answer.rejected, count(part))
         self._held.exported(part, rejected)
         if rejected == count(part):
-            return
+            return []
         self._judge.accepted()
         suspects, self._suspects = self._suspects, []
-        for suspect, text in suspects:
-            self._held.refused(suspect, text)
+        return [suspect for suspect, _ in suspects]
 
-    def _refused(self, part: Sequence[Entry], text: str) -> None:
-        if self._judge.believes():
+    def _refused(self, part: Sequence[Entry], text: str, *, trusted: bool) -> None:
+        if trusted and self._judge.believes():
             self._held.refused(part, text)
         else:
             self._suspects.append((part, text))
