@@ -69,6 +69,7 @@ class Outage:
     def start(self) -> None:
         """Begin, or begin again on what is there."""
         self._delivery = Delivery(self._settings, Accounting(), self._environ, patient=False)
+        self._delivery.start()
         (self._output,) = self._delivery.findings()
 
     def find(self, made: list[Finding], numbers: range) -> None:

@@ -127,3 +127,19 @@ def test_a_running_collector_shows_itself(tmp_path: Path) -> None:
 def _without_labels(page: str) -> str:
     """Samples of a metrics page as `name value`."""
     return "\n".join(f"{line.partition('{')[0].split()[0]} {line.split()[-1]}" for line in page.splitlines() if line)
+
+
+def test_a_start_that_is_refused_leaves_the_spool_as_it_was(tmp_path: Path) -> None:
+    """A wrong manifest ends the start with exit code 2, and the spool's owner says what it said: no false gap."""
+    state, manifest = tmp_path / "state", tmp_path / "mapping.yaml"
+    owner = state / "spool/owner"
+    command = [sys.executable, "-m", "keytrail", "collect", "--agent", f"unix://{tmp_path}/none.sock"]
+    command += ["--state-dir", str(state), "--config", str(manifest)]
+    environ = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "KEYTRAIL_HTTP_ADDRESS": "off"}
+    manifest.write_text("kind: Nonsense\n")
+    owner.parent.mkdir(parents=True)
+    for before in ("", f"{'clean':<6}{1:>11}{7:>21}{8:>21}{9:>21}\n", f"{'open':<6}{1:>11}{7:>21}{8:>21}{9:>21}\n"):
+        owner.write_text(before)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+        assert (done.returncode, "mapping.yaml" in done.stderr) == (2, True), done.stderr
+        assert owner.read_text() == before

@@ -108,7 +108,8 @@ class Machine(RuleBasedStateMachine):
         self.runs += 1
         copy = self.root / str(self.runs)
         with self.spool._writer.files, self.spool._core.lock:
-            shutil.copytree(self.folder, copy)
+            # Packing writes a .tmp file without these locks: it may get its name while it is copied.
+            shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("*.tmp"))
         self.spool.close(30)
         self._resume(copy)
         assert not self.spool.previous.clean

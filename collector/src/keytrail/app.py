@@ -1,7 +1,7 @@
 """Wiring: settings to stages, stages to threads, and the order in which they start and stop.
 
-Three threads: one only reads, one decides, one delivers (inside the OTLP sender). Started from the output backwards
-and stopped from the source forwards, so that nothing that was read has nowhere to go.
+One thread only reads, one decides; behind them the spool's stores and the sender's deliver. Started from the output
+backwards and stopped from the source forwards, so that nothing that was read has nowhere to go.
 """
 
 import gc
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from keytrail.configuration import Configuration, load_configuration
 from keytrail.decode import memory
@@ -23,7 +22,6 @@ from keytrail.decode.table import ProcessTable
 from keytrail.domain.filters import EventFilter, EventMatcher
 from keytrail.domain.objects import Resource
 from keytrail.enrich.enricher import Enricher
-from keytrail.export.output import Output
 from keytrail.inbox import Inbox
 from keytrail.loss.guard import LossGuard
 from keytrail.observe.accounting import Accounting
@@ -108,6 +106,7 @@ class Collector:
         Raises SourceError when the source is damaged; what came before the damage has been delivered by then.
         """
         freeze_heap()
+        self._outputs.start()
         try:
             for batch in self._source.batches():
                 self.pipeline.process(batch)
@@ -117,7 +116,7 @@ class Collector:
             try:
                 self.pipeline.finish()
             finally:
-                self._close_outputs(time.monotonic() + _STOP_SECONDS)
+                self._outputs.close(time.monotonic() + _STOP_SECONDS)
 
     def run_live(self, stop: threading.Event) -> None:
         """Read a live source until `stop` is set or the source ends; raises what ended it unexpectedly. Once only."""
@@ -126,6 +125,7 @@ class Collector:
         reading = threading.Thread(target=self._read, name="keytrail-read", daemon=True)
         deciding = threading.Thread(target=self._decide, name="keytrail-decide", daemon=True)
         freeze_heap()
+        self._outputs.start()
         deciding.start()
         if self._guard is not None:
             self._guard.start(self.inbox.put, self.inbox.__len__, self._previous_run())
@@ -146,7 +146,7 @@ class Collector:
         self.inbox.give_up()
         deciding.join(_LAST_BATCH_SECONDS)
         self._save()
-        self._close_outputs(deadline)
+        self._outputs.close(deadline)
         if self._failure is not None:
             raise self._failure
 
@@ -218,13 +218,6 @@ class Collector:
             return True, None
         before = delivery.spool.previous
         return before.clean, before.last_alive_ns
-
-    def _close_outputs(self, deadline: float) -> None:
-        outputs: list[Output[Any]] = [*self._outputs.events, *self._outputs.findings, *self._outputs.gaps]
-        for output in outputs:
-            output.close(max(0.0, deadline - time.monotonic()))
-        if self._outputs.delivery is not None:
-            self._outputs.delivery.close(max(0.0, deadline - time.monotonic()))
 
 
 def _boot_id(proc: Path) -> str:

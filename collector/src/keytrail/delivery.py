@@ -1,7 +1,7 @@
 """OTLP delivery as one thing: outputs that encode, the spool in between, the sender behind it.
 
-In flow settings and OpenTelemetry's variables; out flow the outputs for events, findings and gaps. Started from the
-back, so that nothing is taken that has nowhere to go, and closed from the front.
+In flow settings and OpenTelemetry's variables; out flow the outputs for events, findings and gaps. Closed from the
+front, so that nothing is taken that has nowhere to go.
 """
 
 import socket
@@ -52,7 +52,9 @@ def own_resource(settings: OtlpSettings, environ: Mapping[str, str]) -> dict[str
 
 
 class Delivery:
-    """One backend. Raises SettingsError when the variables name none, SpoolBusyError when the spool is another's.
+    """One backend, between `start` and `close`.
+
+    Raises SettingsError when the variables name none, SpoolBusyError when the spool is another's.
 
     `patient` suits a source that ends: nothing is kept on disk, and it is made to wait rather than records dropped.
     `on_loss` hears of stored records that were lost, from the spool's thread.
@@ -83,6 +85,11 @@ class Delivery:
             on_loss=lambda loss: on_loss(_gap(loss)) if loss.reason in _LOSSES else None,
         )
         self.sender = OtlpSender(otlp, self.spool, slots=settings.requests_in_flight)
+        self._started = False
+
+    def start(self) -> None:
+        """Begin to store and to send; what an earlier run left is sent too."""
+        self._started = True
         self.spool.start()
         self.sender.start()
 
@@ -103,7 +110,13 @@ class Delivery:
         return [OtlpOutput(GapEncoder(self._encoder, time.time_ns).encode, gap_lane, self.spool)]
 
     def close(self, seconds: float) -> None:
-        """Bring to disk what is not there, send what the time allows. The rest stays on disk for the next run."""
+        """Bring to disk what is not there, send what the time allows. The rest stays on disk for the next run.
+
+        Idempotent. Before `start` it only lets go of the folder: a start that is refused is no run, clean or not.
+        """
+        if not self._started:
+            self.spool.abandon()
+            return
         if self._patient:
             seconds = max(seconds, _PATIENCE_SECONDS)
         else:

@@ -28,7 +28,7 @@ def open_outputs(
     by_time: bool = False,
     on_loss: Callable[[Gap], None] = lambda _: None,
 ) -> Outputs:
-    """Open every output that the settings name. Raises UsageError before anything is started.
+    """Open every output that the settings name; the collector starts them. Raises UsageError.
 
     `environ` holds the OTEL_ variables, which say where records go and how. `by_time`: the source is a recording, whose
     findings are written at the end, earliest first. `on_loss` hears, from another thread, of stored records that were

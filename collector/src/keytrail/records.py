@@ -4,9 +4,12 @@ In flow what the pipeline's thread decided, each output gets it in turn. A recor
 sees it: it is queued from that moment on.
 """
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from keytrail.delivery import Delivery
 from keytrail.detect import Engine
@@ -26,6 +29,23 @@ class Outputs:
     gaps: Sequence[Output[Gap]] = ()
     delivery: Delivery | None = None
     """What OTLP outputs share; closed after them."""
+
+    @property
+    def every(self) -> Iterator[Output[Any]]:
+        """All of them, whatever they take."""
+        return chain(self.events, self.findings, self.gaps)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        if self.delivery is not None:
+            self.delivery.start()
+
+    def close(self, deadline: float) -> None:
+        """Deliver what the time up to the deadline allows, on the clock `time.monotonic`. Idempotent."""
+        for output in self.every:
+            output.close(max(0.0, deadline - time.monotonic()))
+        if self.delivery is not None:
+            self.delivery.close(max(0.0, deadline - time.monotonic()))
 
 
 class Records:
@@ -63,12 +83,8 @@ class Records:
 
     def flush(self) -> None:
         """Tell all outputs that the stream pauses."""
-        for output in self._outputs.events:
+        for output in self._outputs.every:
             output.flush()
-        for finding_output in self._outputs.findings:
-            finding_output.flush()
-        for gap_output in self._outputs.gaps:
-            gap_output.flush()
 
     def count_held_back(self, rules: Engine) -> None:
         """Repeats that only a summary tells of were made and are not sent: each belongs to one side of the equation."""

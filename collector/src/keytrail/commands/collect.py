@@ -36,7 +36,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--color", choices=("auto", "always", "never"), help="colours of --output line")
     parser.add_argument("--summary", metavar="FILE", help="write the accounting to FILE as JSON at the end")
     parser.add_argument(
-        "--state-dir", metavar="DIR", help="folder that survives restarts: what running processes carry (names only)"
+        "--state-dir",
+        metavar="DIR",
+        help="folder that survives restarts: records not sent yet, and names of what running processes carry",
     )
     parser.add_argument("--proc-fallback", action="store_const", const=True,
                         help="read /proc/PID/environ where the agent sends no environment (needs root)")  # fmt: skip
@@ -105,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         )
         source = open_stream(settings, wanted, guard.transition, stream.transition)
         outputs = open_outputs(settings, accounting, os.environ, on_loss=guard.report)
+        stack.callback(outputs.close, 0.0)  # whatever is wrong below, the spool is left as it was found
         collector = Collector(
             settings,
             source,

@@ -11,7 +11,6 @@ class DropReason(StrEnum):
     FILTERED = "filtered"
     DUPLICATE_HOOK = "duplicate_hook"
     EXPORT_REJECTED = "export_rejected"
-    EXPORT_QUEUE_FULL = "export_queue_full"
     SPOOL_EVICTED = "spool_evicted"
     SPOOL_EXPIRED = "spool_expired"
     SPOOL_DAMAGED = "spool_damaged"

@@ -3,7 +3,8 @@
 KeytrailError
 ├── UsageError            what the user gave is wrong: exit code 2, nothing was started
 │   ├── SettingsError     a setting, from a file, the environment or a flag
-│   └── ManifestError     a manifest; knows file, line and field
+│   ├── ManifestError     a manifest; knows file, line and field
+│   └── SpoolBusyError    another process works with the spool's folder (in export/spool/owner)
 ├── SourceError           where events come from
 │   ├── AgentError        the agent refused, failed or is not there; carries the gRPC status
 │   └── RecordingError    a recording is missing, truncated or not one

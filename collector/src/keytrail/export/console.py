@@ -100,6 +100,7 @@ class SortedOutput:
 
     def close(self, deadline: float) -> None:
         """Write all, earliest first."""
-        for finding in sorted(self._kept, key=lambda finding: (finding.time_ns, finding.rule.name)):
+        kept, self._kept = self._kept, []
+        for finding in sorted(kept, key=lambda finding: (finding.time_ns, finding.rule.name)):
             self._lines.write(finding)
         self._lines.close(deadline)

@@ -76,6 +76,10 @@ class Spool:
         """Begin to write; what was appended before is written too."""
         self._thread.start()
 
+    def abandon(self) -> None:
+        """Never start: let others have the folder, which still says how the run before this one ended."""
+        self._writer.keeper.abandon()
+
     def append(self, lane: Lane, resource: bytes, record: bytes) -> None:
         """Take a serialized LogRecord of a serialized Resource. Never waits for a disk."""
         self._core.append(lane, resource, record, patient=self._patient)

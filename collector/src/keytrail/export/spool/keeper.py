@@ -116,6 +116,12 @@ class Keeper:
                 self._owner.close(self._mark())
             self._owner = None
 
+    def abandon(self) -> None:
+        """Give the folder up as it was found."""
+        if self._owner is not None:
+            self._owner.abandon()
+            self._owner = None
+
     def _mark(self) -> Mark:
         return Mark(self.sequence, self.age_ns(), self._clocks.now_ns())
 

@@ -71,6 +71,7 @@ class Owner:
         """Let others in; nothing was done, so what the last owner said of its end stays."""
         with suppress(OSError):
             os.pwrite(self._file, self._before, 0)
+            os.ftruncate(self._file, len(self._before))
         os.close(self._file)
 
     def close(self, mark: Mark) -> None:
