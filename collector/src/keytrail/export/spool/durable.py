@@ -74,6 +74,7 @@ class Spool:
 
     def start(self) -> None:
         """Begin to write; what was appended before is written too."""
+        self._writer.keeper.begin()
         self._thread.start()
 
     def abandon(self) -> None:

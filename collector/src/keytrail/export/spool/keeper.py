@@ -83,7 +83,6 @@ class Keeper:
         self.sequence = max(self.sequence, last.sequence, found + 1)
         with self._core.lock:
             self._take_in(opened.found, ages)
-        self.mark()
 
     def _take_in(self, found: list[Survey], ages: int) -> None:
         core = self._core
@@ -99,6 +98,12 @@ class Keeper:
                 core.lose(segment.lane, survey.lost, DropReason.SPOOL_DAMAGED, since, "spool files were damaged")
         core.lanes.forget_positions()
         core.ready.notify_all()
+
+    def begin(self) -> None:
+        """Say that from now on there is something to lose."""
+        if self._owner is not None:
+            with suppress(OSError):
+                self._owner.begin(self._mark())
 
     def mark(self) -> None:
         """Say that we live, and which sequences are used up: before what shows it is removed."""

@@ -43,7 +43,7 @@ class Mark(NamedTuple):
 
 
 class Owner:
-    """Holds the folder until `close`. Raises SpoolBusyError, or OSError when the folder cannot be written."""
+    """Holds the folder until its end. Raises SpoolBusyError, or OSError when the folder cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -52,12 +52,10 @@ class Owner:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise SpoolBusyError(f"{folder} is in use by process {_read(self._file)[1]}") from None
-            self._before = os.pread(self._file, 256, 0)
             state, _, self.last = _read(self._file)
-            first = state == "new"
-            self.previous = PreviousRun(first or state == "clean", None if first else self.last.alive_ns)
-            self.mark(self.last)
-            os.fsync(self._file)
+            self.previous = PreviousRun(state in {"new", "clean"}, self.last.alive_ns or None)
+            # Whoever is refused reads who has it; how the run before ended stays true until this one begins.
+            self._write("clean" if self.previous.clean else "open", self.last)
             sync_folder(folder)
         except BaseException:
             os.close(self._file)
@@ -67,11 +65,13 @@ class Owner:
         """Say what is so now. Reaches the disk some time: a kill loses nothing, a power cut a few seconds."""
         self._write("open", mark)
 
+    def begin(self, mark: Mark) -> None:
+        """Say, for a power cut too, that from now on only `close` is a clean end."""
+        self.mark(mark)
+        os.fsync(self._file)
+
     def abandon(self) -> None:
-        """Let others in; nothing was done, so what the last owner said of its end stays."""
-        with suppress(OSError):
-            os.pwrite(self._file, self._before, 0)
-            os.ftruncate(self._file, len(self._before))
+        """Let others in; nothing was done."""
         os.close(self._file)
 
     def close(self, mark: Mark) -> None:

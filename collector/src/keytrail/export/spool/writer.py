@@ -141,6 +141,7 @@ class Writer:
         due = hurry or time.monotonic() >= self._retry_at
         if self._folder is not None and self.keeper.disk is None and due:
             self._open(self._folder, busy=False)
+            self.keeper.begin()
         placed: list[Placement] = []
         disk = self.keeper.disk
         if disk is not None and (due or not core.fault):
