@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +19,15 @@ from keytrail.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from keytrail.app import Collector
     from keytrail.cluster import Cluster
     from keytrail.enrich.enricher import Enricher
+    from keytrail.observe.accounting import Accounting
+    from keytrail.observe.log_gate import LogGate
+    from keytrail.probe import CollectorProbe
+    from keytrail.reload import Reloader
     from keytrail.settings import Settings
+    from keytrail.source.agent import AgentClient
 
 _LOOK_SECONDS = 1.5
 """For a look at the agent's policies: loss is to be told within five seconds."""
@@ -72,64 +80,97 @@ def _enricher(settings: "Settings", cluster: "Cluster") -> "Enricher":
     return Enricher(cluster.index, wait_ns=settings.pod_wait_ms * 1_000_000, runtimes=settings.container_runtimes)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Collect until SIGINT or SIGTERM."""
-    from contextlib import ExitStack
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What one run is made of."""
 
+    cluster: "Cluster | None"
+    agent: "AgentClient"
+    collector: "Collector"
+    reloader: "Reloader"
+    probe: "CollectorProbe"
+
+    def join_cluster(self) -> None:
+        """Follow the manifests of the API server, and tell it how this node is doing."""
+        from keytrail.node_status import NodeStatus
+
+        if self.cluster is None:
+            return
+        self.cluster.on_change(self.reloader.look_now, self.collector.applied)
+        pipeline = self.collector.pipeline
+        node = NodeStatus(self.probe, lambda: pipeline.agent, self.agent.list_policies, self.cluster.problems)
+        self.cluster.write_status(node.picture)
+
+
+def _compose(
+    args: argparse.Namespace, settings: "Settings", gate: "LogGate", accounting: "Accounting", stack: ExitStack
+) -> _Parts:
     from keytrail.app import Collector
-    from keytrail.commands.live import agent_address, agent_tls, open_stream, stop_on_signals
+    from keytrail.commands.live import agent_address, agent_tls, open_stream
     from keytrail.domain.drop import DropReason
-    from keytrail.hardening import keep_memory_private
     from keytrail.loss.guard import LossGuard
-    from keytrail.node_status import NodeStatus
-    from keytrail.observe.accounting import Accounting
-    from keytrail.observe.logs import set_up_logs
     from keytrail.outputs import open_outputs
-    from keytrail.own_telemetry import OwnTelemetry
     from keytrail.probe import CollectorProbe, StreamLog
     from keytrail.settings_sources import FILE_VARIABLE
     from keytrail.source.agent import AgentClient
 
+    wanted, stream = settings.event_filter(), StreamLog()
+    cluster = stack.enter_context(_cluster(settings)) if _in_cluster(settings) else None
+    agent = stack.enter_context(AgentClient(agent_address(settings), agent_tls(settings), timeout=_LOOK_SECONDS))
+    guard = LossGuard(
+        inbox_dropped=lambda: accounting.events_dropped(DropReason.QUEUE_FULL),
+        metrics_address=settings.agent_metrics_address,
+        backfill_file=settings.backfill_file,
+        filtered=bool(wanted),
+        policies=agent.list_policies,
+    )
+    source = open_stream(settings, wanted, guard.transition, stream.transition)
+    outputs = open_outputs(settings, accounting, os.environ, on_loss=guard.report)
+    stack.callback(outputs.close, 0.0)  # whatever is wrong below, the spool is left as it was found
+    collector = Collector(
+        settings,
+        source,
+        outputs,
+        accounting,
+        live=True,
+        guard=guard,
+        enricher=None if cluster is None else _enricher(settings, cluster),
+        applied=tuple if cluster is None else cluster.resources,
+    )
+    settings_file = args.settings or os.environ.get(FILE_VARIABLE)
+    reloader = collector.reloader(lambda: read_settings(args), Path(settings_file) if settings_file else None)
+    probe = CollectorProbe(settings, collector, source, stream, guard, reloader, gate, outputs.delivery)
+    return _Parts(cluster, agent, collector, reloader, probe)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect until SIGINT or SIGTERM."""
+    from keytrail.commands.live import stop_on_signals
+    from keytrail.hardening import keep_memory_private
+    from keytrail.observe.accounting import Accounting
+    from keytrail.observe.logs import set_up_logs
+    from keytrail.own_telemetry import OwnTelemetry
+
     settings = read_settings(args)
     gate = set_up_logs(settings.log_level, settings.log_format)
     keep_memory_private()
-    accounting, stream = Accounting(), StreamLog()
-    wanted = settings.event_filter()
+    accounting = Accounting()
+    parts: _Parts | None = None
+
+    def hung_up() -> None:
+        if parts is not None:
+            parts.reloader.look_now()
+
     with ExitStack() as stack:
-        cluster = stack.enter_context(_cluster(settings)) if _in_cluster(settings) else None
-        agent = stack.enter_context(AgentClient(agent_address(settings), agent_tls(settings), timeout=_LOOK_SECONDS))
-        guard = LossGuard(
-            inbox_dropped=lambda: accounting.events_dropped(DropReason.QUEUE_FULL),
-            metrics_address=settings.agent_metrics_address,
-            backfill_file=settings.backfill_file,
-            filtered=bool(wanted),
-            policies=agent.list_policies,
-        )
-        source = open_stream(settings, wanted, guard.transition, stream.transition)
-        outputs = open_outputs(settings, accounting, os.environ, on_loss=guard.report)
-        stack.callback(outputs.close, 0.0)  # whatever is wrong below, the spool is left as it was found
-        collector = Collector(
-            settings,
-            source,
-            outputs,
-            accounting,
-            live=True,
-            guard=guard,
-            enricher=None if cluster is None else _enricher(settings, cluster),
-            applied=tuple if cluster is None else cluster.resources,
-        )
-        settings_file = args.settings or os.environ.get(FILE_VARIABLE)
-        reloader = collector.reloader(lambda: read_settings(args), Path(settings_file) if settings_file else None)
-        probe = CollectorProbe(settings, collector, source, stream, guard, reloader, gate, outputs.delivery)
-        # `keytrail watch` runs this, too, and ends with its terminal.
-        on_hangup = reloader.look_now if args.run is run else None
-        with stop_on_signals(on_hangup) as stop, reloader, OwnTelemetry(settings, probe, os.environ):
-            if cluster is not None:
-                cluster.on_change(reloader.look_now, collector.applied)
-                node = NodeStatus(probe, lambda: collector.pipeline.agent, agent.list_policies, cluster.problems)
-                cluster.write_status(node.picture)
+        # From here on, since a start may take seconds. `keytrail watch` runs this, too, and ends with its terminal.
+        stop = stack.enter_context(stop_on_signals(hung_up if args.run is run else None))
+        parts = _compose(args, settings, gate, accounting, stack)
+        if stop.is_set():
+            return 0  # nothing has begun
+        with parts.reloader, OwnTelemetry(settings, parts.probe, os.environ):
+            parts.join_cluster()
             try:
-                collector.run_live(stop)
+                parts.collector.run_live(stop)
             finally:
                 write_summary(args.summary, accounting)
     return 0
