@@ -1,16 +1,21 @@
 """Gaps as a user sees them: lines of `keytrail collect --output findings` beside an agent that drops or goes away."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from keytrail.testing.fake_tetragon import FakeTetragon
+from keytrail.testing.otlp_sink import OtlpSink
 from support.processes import CollectorProcess, wait_until
 from support.recordings import messages
 
-SECONDS = 20.0
+SECONDS = 60.0
 QUEUE = 300
+CAUSES = """SELECT attributes ->> '$."keytrail.gap.cause"' FROM records WHERE event_name = 'keytrail.gap'"""
 
 
 def gaps(collector: CollectorProcess, cause: str, phase: str) -> list[dict[str, Any]]:
@@ -63,3 +68,32 @@ def test_restarted_agent_is_a_gap_with_both_ends(tmp_path: Path) -> None:
         first, second = gaps(collector, "agent_away", "closed")
         assert first["start"] < first["end"] <= second["start"] < second["end"]
         assert [gap["id"] for gap in gaps(collector, "agent_away", "open")] == [first["id"], second["id"]]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("delay", [0.0, 0.3, 0.7, 1.1, 1.5, 1.9])
+def test_the_backend_knows_within_five_seconds(
+    tmp_path: Path, delay: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the first event that the agent drops to the record at the backend: the promise is five seconds."""
+    address = f"unix://{tmp_path}/agent.sock"
+    with OtlpSink(http=None) as sink, FakeTetragon(address, queue_size=QUEUE, metrics_address="127.0.0.1:0") as agent:
+        environ = {
+            "KEYTRAIL_AGENT_METRICS_ADDRESS": agent.metrics_address or "",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint,
+        }
+        options = ("--agent", address, "--state-dir", str(tmp_path / "state"))
+        with CollectorProcess(tmp_path, *options, environ=environ) as collector:
+            assert agent.wait_for_listeners(timeout=SECONDS), collector.err
+            assert wait_until(lambda: "watching the agent's metrics" in collector.err), collector.err
+            time.sleep(delay)  # somewhere between two looks at the agent's counters
+            agent.stall()
+            began = time.monotonic()
+            agent.publish(messages("burst")[:600])
+            assert wait_until(lambda: ("reader_slow",) in sink.rows(CAUSES)), collector.err
+            took = time.monotonic() - began
+            agent.resume()
+            collector.stop()
+    with capsys.disabled():
+        print(f"\na full queue of the agent is a record at the backend after {took:.1f} s")  # noqa: T201 - what it is for
+    assert took <= 5.0
