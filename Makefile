@@ -55,8 +55,8 @@ UV ?= uv
 LOCKFLAGS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 lock:
 	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo --extra kubernetes -o requirements/collector.txt
-	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra operator -o requirements/operator.txt
-	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo --extra operator --group dev requirements/build.in -o requirements/dev.txt
+	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo --extra operator -o requirements/image.txt
+	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo --extra kubernetes --extra operator --group dev requirements/build.in -o requirements/dev.txt
 	$(UV) pip compile $(LOCKFLAGS) requirements/build.in -o requirements/build.txt
 
 clean:

@@ -5,8 +5,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.components.build import COMPONENTS, BuildFailed, Unavailable, build
+
+# How long an example takes is the machine's affair.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 BUILT = pytest.StashKey[dict[str, Path | Unavailable | BuildFailed]]()
 
@@ -19,8 +24,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long tests, and say so as deselected rather than skipped: nothing is missing on this machine."""
+    """Leave out the long tests, and say so as deselected rather than skipped: nothing is missing on this machine.
+
+    With `--dist loadgroup` the tests of a file run in one process, those of the rules even of a folder: what they share
+    (decoded recordings, compiled rules) takes longer to make than to use.
+    """
+    for item in items:
+        together = item.path.parent if item.path.parent.name == "rules" else item.path
+        item.add_marker(pytest.mark.xdist_group(together.stem))
     cluster, long = config.getoption("--cluster"), config.getoption("--long")
     kept = [
         item

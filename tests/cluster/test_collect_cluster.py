@@ -135,3 +135,34 @@ def test_an_api_server_that_is_away_holds_nothing_up(control_plane: ControlPlane
         if not control_plane.apiserver.running:
             control_plane.apiserver.start()
         control_plane.kubectl("delete", "clusteridentitymappings", "--all")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_restart_of_api_server_and_etcd_loses_nothing(control_plane: ControlPlane, tmp_path: Path, end: str) -> None:
+    """What happens meanwhile is decided on by the last mappings; each event is written, and changes arrive again."""
+    control_plane.kubectl("delete", "clusteridentitymappings", "--all")
+    control_plane.apply(identity("kept"))
+    with collecting(control_plane, tmp_path, f"collects-4-{end}") as (agent, collector):
+        agent.publish([exec_event(ACTING)])
+        published, events = itertools.count(2), connects()
+
+        def last() -> str:
+            agent.publish(itertools.islice(events, 1))
+            number = next(published)
+            assert wait_until(lambda: collector.lines() == number, SECONDS), collector.err
+            return str((json.loads(collector.out.splitlines()[-1])["identity"] or {}).get("id"))
+
+        assert wait_until(lambda: last() == "kept", SECONDS), collector.err
+        try:
+            for child in (control_plane.apiserver, control_plane.etcd):
+                getattr(child, end)()
+            assert {last() for _ in range(50)} == {"kept"}
+        finally:
+            control_plane.etcd.start()
+            control_plane.apiserver.start()
+        control_plane.kubectl("delete", "clusteridentitymapping", "kept")
+        control_plane.apply(identity("later"))
+        assert wait_until(lambda: last() == "later", SECONDS), collector.err
+        summary = collector.stop()
+    assert summary["events"]["received"] == summary["events"]["decoded"] == next(published) - 1
+    control_plane.kubectl("delete", "clusteridentitymappings", "--all")

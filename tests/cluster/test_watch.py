@@ -239,10 +239,7 @@ def test_rights_that_are_missing_are_named(control_plane: ControlPlane, api: Api
         assert isinstance(error, KubeForbiddenError)
         assert f"not allowed to watch configmaps in namespace {where}: " in str(error)
         assert f'User "system:serviceaccount:{where}:default" cannot watch resource "configmaps"' in str(error)
-        assert (
-            'add to the Role of the collector: {apiGroups: [""], resources: ["configmaps"], verbs: ["watch"]}'
-            in str(error)
-        )
+        assert 'its Role lacks {apiGroups: [""], resources: ["configmaps"], verbs: ["watch"]}' in str(error)
         control_plane.kubectl(
             "create", "role", "r", "--verb=watch", "--verb=list", "--resource=configmaps", f"--namespace={where}"
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from keytrail.commands import doctor
 from keytrail.source.recording import RecordingWriter, read_recording
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
@@ -36,6 +37,7 @@ def agent(address: str) -> Iterator[FakeTetragon]:
 def _no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "KEYTRAIL_SETTINGS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(doctor, "_ANSWER_SECONDS", 60.0)  # a slow machine is not what any of these is about
 
 
 @pytest.mark.usefixtures("agent")
@@ -150,7 +152,7 @@ def test_record_writes_what_replay_reads(agent: FakeTetragon, address: str, tmp_
     stream = messages("policy-library")[:300]
 
     def publish() -> None:
-        agent.wait_for_listeners(timeout=20)
+        agent.wait_for_listeners(timeout=60)
         agent.publish(stream)
 
     publisher = threading.Thread(target=publish)
@@ -185,9 +187,9 @@ def test_filters_leave_with_the_request(agent: FakeTetragon, address: str, tmp_p
     """The agent itself keeps back what is not wanted: only connections reach the collector."""
     options = ("--output", "json", "--agent", address, "--kind", "exec", "--binary", "/curl$")
     with CollectorProcess(tmp_path, *options) as collector:
-        assert agent.wait_for_listeners(timeout=20), collector.err
+        assert agent.wait_for_listeners(timeout=60), collector.err
         agent.publish(messages("policy-library"))
-        agent.wait_until_drained(timeout=20)
+        agent.wait_until_drained(timeout=60)
         expected = keytrail("replay", folder("policy-library"), "--kind", "exec", "--binary", "/curl$").out
         assert wait_until(lambda: collector.lines() >= expected.count("\n"))
         summary = collector.stop()

@@ -20,7 +20,7 @@ def test_demo_shows_identities_and_loses_nothing(tmp_path: Path) -> None:
     """The demo runs the whole path, ends by itself, names identities and destinations, and lost is 0."""
     database = tmp_path / "demo.sqlite"
     command = [sys.executable, "-m", "keytrail", "demo", "--database", str(database)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "lost = 0" in ran.stdout
     for wanted in ("openai_api_key-present", "closedai_api_key-present", "127.0.0.1,::1", "4431"):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keytrail.decode import redact as redaction
-from keytrail.decode.credential_patterns import SHAPES, compiled
+from keytrail.decode.credential_patterns import SHAPES, compiled, occurs
 from keytrail.decode.redact import CUT, LIMIT, MARK, Redactor, text_credentials
 
 REDACTOR = Redactor()
@@ -143,7 +143,7 @@ def test_a_look_says_what_a_search_says(text: str) -> None:
     """Asking RE2 only whether there is a match gives the answer of the search that also says where."""
     for _, shape in SHAPES[:20]:
         expression = compiled(shape)
-        assert redaction._occurs(expression)(text.encode()) == (expression.search(text.encode()) is not None)
+        assert occurs(expression)(text.encode()) == (expression.search(text.encode()) is not None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from keytrail.proto.tetragon.tetragon_pb2 import Pod
 from support.processes import CollectorProcess
 from support.synthetic import exec_event, process
 
-SECONDS = 30.0
+SECONDS = 120.0
 """For what takes far less, on a machine that does other things too."""
 PODS = 8
 """Workloads: events of one are sent in order, and the workloads are divided among the requests in flight."""
@@ -29,11 +29,11 @@ def numbered(number: int) -> bytes:
     return exec_event(process(number, binary="/bin/true", pod=pod))
 
 
-def collector_of_events(folder: Path, agent: str, backend: str, state: Path) -> CollectorProcess:
-    """Run a collector that sends events."""
+def collector_of_events(folder: Path, agent: str, backend: str, state: Path, *more: str) -> CollectorProcess:
+    """Run a collector that sends events; `more` are further options."""
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": backend, "KEYTRAIL_HTTP_ADDRESS": "off", "KEYTRAIL_RULES": "none"}
     options = ("--agent", agent, "--state-dir", str(state), "--otlp-records", "events")
-    return CollectorProcess(folder, *options, environ=environ)
+    return CollectorProcess(folder, *options, *more, environ=environ)
 
 
 def on_disk(state: Path) -> Iterator[tuple[str, int]]:

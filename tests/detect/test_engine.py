@@ -201,7 +201,8 @@ def test_a_later_step_is_asked_only_when_one_before_it_came(begun: bool) -> None
     """What nothing can follow from is not tested; a condition that can fail is, and its failure counted."""
     given = [sequence(), sequence(condition="1 / network.peer_port > 1")]
     failed: list[int] = []
-    code = build([check_rule(one) for one in given], lambda slot, _: failed.append(slot), lambda _: begun)
+    kept = dict.fromkeys(range(4), "a step")  # of one that began too long ago, when `waits` says no
+    code = build([check_rule(one) for one in given], lambda slot, _: failed.append(slot), lambda _: begun, kept)
     slots = {(slot.rule, slot.step): at for at, slot in enumerate(code.slots)}
     connect = event(0, kind="connect", network={"peer_port": 0})
     assert code.detect[EventKind.CONNECT](event(0, kind="connect", network={"peer_port": 80})) == (
@@ -316,6 +317,18 @@ def test_a_rule_that_went_away_leaves_its_summary() -> None:
     run(first, [event(0), event(1)])
     second = Engine.load([rule("other", condition="false")], previous=first)
     assert [(finding.rule.name, finding.suppressed) for finding in run(second, [event(2)])] == [("r", 1)]
+
+
+def test_an_engine_that_was_loaded_apart_goes_on_where_another_stopped() -> None:
+    """Counts and begun sequences of rules that did not change go on; what the others held back is told."""
+    thrice = rule("thrice", threshold={"count": 3, "window": "1m", "by": ["process.binary"]})
+    first = Engine.load([rule("gone", suppress=SUPPRESS), thrice, sequence()])
+    second = Engine.load([thrice, sequence()])
+    run(first, [event(0), event(1), event(1, kind="file", file={"path": "/etc/shadow"})])
+    second.continue_from(first)
+    found = run(second, [event(2), event(3, kind="connect", network={"peer_port": 80})])
+    assert [(one.rule.name, one.suppressed) for one in found] == [("gone", 1), ("thrice", 0), ("sequence", 0)]
+    assert second.suppressed == {"gone": 1}
 
 
 def test_kinds_and_sensors() -> None:

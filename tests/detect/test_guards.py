@@ -25,9 +25,12 @@ LEAVES = (
     *('glob(file.path, "/etc/**")', "file.path != process.binary"),
     *('file.target != ""', 'event.function == "openat"', 'event.action == "SIGKILL"', 'event.kind == "file"'),
     *('event.kind in ["exec", "hook"]', 'operation.name == "mount"', "process.uid == 0", "has(pod.name)", "params.on"),
+    *('process.container_id == ""', "process.in_init_tree", "process.truncated", 'process.partial == "forged"'),
+    *("size(process.argument_credentials) > 0", 'pod.name.startsWith("p")', '"setuid" in credentials.raised'),
+    *("has(identity.id)", "identity.mapped", 'identity.evidence == "env"', "process.name in params.nobody"),
     *("1 / process.uid == 1", 'args[1].text == "x"', "has(file.mode)", "true", "false"),
 )  # fmt: skip
-PARAMETERS: dict[str, Any] = {"names": ["sh"], "words": ["key", "^-c"], "on": True}
+PARAMETERS: dict[str, Any] = {"names": ["sh"], "nobody": [], "words": ["key", "^-c"], "on": True}
 
 
 def _deeper(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -48,7 +51,14 @@ events = st.fixed_dictionaries(
                 "binary": st.sampled_from(["/bin/sh", "/tmp/curl", "/usr/bin/id"]),
                 "arguments": st.sampled_from(["", "-c x", "KEY", "a | key", "-x"]),
                 "uid": st.sampled_from([0, 1]),
-            }
+            },
+            optional={
+                "container_id": st.just("c"),
+                "in_init_tree": st.booleans(),
+                "flags": st.just("truncArgs"),
+                "argument_credentials": st.just(["github-token"]),
+                "partial": st.just("forged"),
+            },
         ),
         "event": st.fixed_dictionaries(
             {"function": st.sampled_from(["openat", "mount"]), "action": st.sampled_from(["", "SIGKILL"])}
@@ -61,6 +71,10 @@ events = st.fixed_dictionaries(
         ),
         "operation": st.fixed_dictionaries({"name": st.sampled_from(["mount", "umount"])}),
         "pod": st.just({"name": "p", "namespace": "n"}),
+        "identity": st.fixed_dictionaries(
+            {"id": st.sampled_from(["", "i"]), "mapped": st.booleans(), "evidence": st.sampled_from(["env", "file"])}
+        ),
+        "credentials": st.fixed_dictionaries({"raised": st.sampled_from([[], ["setuid"]])}),
     },
 )
 KINDS = (EventKind.EXEC, EventKind.FILE, EventKind.HOOK)

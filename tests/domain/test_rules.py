@@ -11,30 +11,9 @@ from keytrail.domain.policy_library import LibraryMode, PolicyLibrary
 from keytrail.domain.resources import KINDS
 from keytrail.domain.rules import DetectionRule, Maturity, SequenceScope, Severity, duration_ns
 from keytrail.domain.shape import read
+from support.custom_resources import manifest_of
 
-RULE: dict[str, Any] = {
-    "apiVersion": "keytrail.io/v1alpha1",
-    "kind": "DetectionRule",
-    "metadata": {"name": "scan"},
-    "spec": {
-        "title": "Port scan",
-        "description": "Many ports in a short time.",
-        "severity": "high",
-        "maturity": "stable",
-        "mitre": [{"tactic": "TA0007", "technique": "T1046"}],
-        "references": ["https://attack.mitre.org/techniques/T1046/"],
-        "events": ["connect"],
-        "requires": ["tcp-connect"],
-        "parameters": {"names": ["a", "b"], "limit": 3, "on": True, "ratio": 0.5, "none": []},
-        "condition": "network.peer_port > params.limit",
-        "exceptions": [{"name": "lab", "condition": 'pod.namespace == "lab"'}],
-        "message": "{process.name} scans",
-        "suppress": {"by": ["pod.uid"], "window": "10m"},
-        "threshold": {"count": 20, "window": "1m", "by": ["process.exec_id"], "distinct": "network.peer_port"},
-        "tests": [{"name": "one", "event": {"network": {"peer_port": 1}}, "match": False}],
-    },
-    "status": {},
-}
+RULE = manifest_of("DetectionRule") | {"metadata": {"name": "scan"}, "status": {}}
 LIBRARY: dict[str, Any] = {
     "metadata": {"name": "default"},
     "spec": {

@@ -158,7 +158,7 @@ JSON_LIKE = st.recursive(
     | st.floats()
     | st.text(st.characters(exclude_categories=())),  # surrogates and control characters too
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
-    max_leaves=20,
+    max_leaves=8,
 )
 
 
@@ -166,7 +166,7 @@ def filled(cls: type) -> st.SearchStrategy[object]:
     """Return data with a shape's own field names around arbitrary values, so that reading gets below the surface."""
     leaves = JSON_LIKE | st.sampled_from(["a", "10.0.0.0/8", "(", "api.openai.com", "/x"])
     names = st.sampled_from(sorted(_names(cls)))
-    return st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(names, inner), max_leaves=40)
+    return st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(names, inner), max_leaves=20)
 
 
 def _names(cls: type) -> set[str]:
@@ -183,7 +183,7 @@ def _names(cls: type) -> set[str]:
 def test_never_raises(cls: type) -> None:
     """Whatever the data, the answer is an object or problems that can be printed."""
 
-    @settings(max_examples=40, deadline=None, database=None)
+    @settings(max_examples=25, database=None)
     @given(filled(cls))
     def reads(data: object) -> None:
         for field, message in problems(cls, data):

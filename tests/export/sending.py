@@ -1,7 +1,7 @@
 """What tests of the sender share: settings as a user gives them, and a sender that is closed and checked at the end."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -12,6 +12,7 @@ from keytrail.export.otlp_sender import OtlpSender
 from keytrail.export.otlp_settings import OtlpSettings, otlp_settings
 from keytrail.testing.otlp_sink import OtlpSink
 from support.memory_queue import MemoryQueue
+from support.processes import wait_until
 
 CANARY = "canary-0123456789-abcdef"
 QUICK = SendLimits(
@@ -36,9 +37,12 @@ def resource_logs(*bodies: str) -> bytes:
 
 
 def settings_for(sink: OtlpSink, protocol: str, **more: str) -> OtlpSettings:
-    """Read settings as a user would give them; `more` are options such as TIMEOUT="500"."""
+    """Read settings as a user would give them; `more` are options such as TIMEOUT="500".
+
+    A minute for each request, unless a test wants less: on a slow machine a late answer is no fault of the backend.
+    """
     endpoint = sink.grpc_endpoint if protocol == "grpc" else sink.http_endpoint
-    options = {"ENDPOINT": endpoint, "PROTOCOL": protocol} | more
+    options = {"ENDPOINT": endpoint, "PROTOCOL": protocol, "TIMEOUT": "60000"} | more
     return otlp_settings({f"OTEL_EXPORTER_OTLP_{name}": value for name, value in options.items()})
 
 
@@ -67,15 +71,9 @@ def running(
         watcher.join()
     assert not wrong
     assert queue.is_exact()
-    assert queue.taken_entries == 0
+    assert wait_until(lambda: queue.taken_entries == 0)  # a slot that was just taking gives back by itself
 
 
 def bodies(sink: OtlpSink) -> list[str]:
     """Return the stored bodies in the order of arrival."""
     return [body for (body,) in sink.rows("SELECT body FROM records ORDER BY id")]
-
-
-def wait_until(condition: Callable[[], bool]) -> bool:
-    """Poll for up to twenty seconds."""
-    pause = threading.Event()
-    return any(condition() or pause.wait(0.005) for _ in range(4000))

@@ -13,7 +13,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 
 from keytrail.decode.decoder import Decoder
 from keytrail.domain.event import Event
-from keytrail.export.attributes import declared, host_name, image_name, image_tags, renewed
+from keytrail.export.attribute_values import host_name, image_name, image_tags
+from keytrail.export.attributes_page import declared, renewed
 from keytrail.export.otlp_encode import RecordEncoder, ResourceKey
 from support.recordings import STREAMS, messages
 
@@ -45,7 +46,7 @@ def test_no_name_is_the_namespace_of_another() -> None:
 
 
 def test_documentation_is_current() -> None:
-    """The document holds the declared attributes; `python -m keytrail.export.attributes docs/telemetry.md` mends."""
+    """The document holds the declared attributes; `python -m keytrail.export.attributes_page docs/telemetry.md`."""
     text = DOCUMENT.read_text("utf-8")
     assert renewed(text) == text
 

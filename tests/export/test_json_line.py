@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keytrail.decode.decoder import Decoder
@@ -189,7 +189,6 @@ def test_impossible_times(time_ns: int) -> None:
 ANY_TEXT = st.text(st.characters(), max_size=40)
 
 
-@settings(deadline=None)
 @given(binary=ANY_TEXT, arguments=ANY_TEXT, name=ANY_TEXT, path=ANY_TEXT, function=ANY_TEXT)
 def test_hostile_text(binary: str, arguments: str, name: str, path: str, function: str) -> None:
     """Whatever text a process chose, lone surrogates included, the line is printable ASCII and parses back to it."""

@@ -1,6 +1,6 @@
 """Hand-written OTLP bytes: what a receiver parses from them is what the event says, for any event."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
 
 from export.any_event import SeenEvent, events
@@ -17,13 +17,14 @@ from export.otlp_oracle import (
     present,
     record_of,
 )
-from keytrail.domain.event import Details, Event, EventKind, EventType, HookArgument
+from keytrail.domain.event import Details, Event, EventKind, EventType, HookArgument, Network, Payload
 from keytrail.domain.identity import Attribution, Evidence, EvidenceKind
+from keytrail.domain.peer import Peer, PeerKind
 from keytrail.domain.process import Pod, Process
-from keytrail.export import attributes
+from keytrail.export.attributes import SCHEMA_URL
+from keytrail.export.attributes_page import declared
 
 
-@settings(deadline=None)
 @given(event=events())
 def test_record_says_what_the_event_says(event: SeenEvent) -> None:
     """A receiver parses exactly the attributes, times, severity and names that follow from the event, for any event."""
@@ -38,7 +39,7 @@ def test_record_says_what_the_event_says(event: SeenEvent) -> None:
         | expected_pod(event.process.pod)
         | expected_details(event.seen)
     )
-    assert found.keys() <= attributes.declared().keys()
+    assert found.keys() <= declared().keys()
     assert (record.time_unix_nano, record.observed_time_unix_nano) == (event.time_ns, OBSERVED)
     assert (record.severity_number, record.severity_text, record.event_name) == (9, "INFO", "keytrail.event")
     assert record.body.string_value.isascii()
@@ -46,7 +47,6 @@ def test_record_says_what_the_event_says(event: SeenEvent) -> None:
     assert record.body.string_value.startswith(f"{event.kind.value} ")
 
 
-@settings(deadline=None)
 @given(event=events())
 def test_resource_says_where_it_was(event: SeenEvent) -> None:
     """A resource names the observed node and workload; attributes of the collector's own pod are not mixed in."""
@@ -56,7 +56,7 @@ def test_resource_says_where_it_was(event: SeenEvent) -> None:
     assert parse(whole.resource.attributes) == present(expected_resource(event))
     (scope,) = whole.scope_logs
     assert scope.scope.name == "keytrail"
-    assert whole.schema_url == scope.schema_url == attributes.SCHEMA_URL
+    assert whole.schema_url == scope.schema_url == SCHEMA_URL
     assert list(scope.log_records) == [LogRecord.FromString(record)] * 2
 
 
@@ -65,6 +65,42 @@ def test_creation_time() -> None:
     process = Process("x", start_ns=1754675047730801281)
     _, found = record_of(Event(EventKind.EXEC, EventType.EXEC, process, time_ns=1))
     assert found["process.creation.time"] == "2025-08-08T17:44:07.730801281Z"
+
+
+def test_thread_and_parent() -> None:
+    """The thread is said whether it is its process's first or another one, and the parent whatever its number."""
+    used, process = encoder(), Process("x", pid=300)
+    for tid in (0, 300, 301, 300):
+        for parent in (None, Process("p", pid=1), Process("q", pid=70_000), Process("r", pid=0)):
+            event = Event(EventKind.EXEC, EventType.EXEC, process, time_ns=1, tid=tid, parent=parent)
+            found = parse(LogRecord.FromString(used.encode(event)[1]).attributes)
+            assert found.get("keytrail.event.thread_id") == (tid or None)
+            assert found.get("process.parent_pid") == (None if parent is None else parent.pid)
+
+
+class Connection(SeenEvent):
+    """An event with a peer."""
+
+    __slots__ = ("other",)
+    other: Peer | None
+
+    @property
+    def peer(self) -> Peer | None:
+        """What the test gave."""
+        return self.other
+
+
+def test_one_server_address() -> None:
+    """The peer is told with its event; a name that the event itself carries outranks one that was remembered."""
+    used = encoder()
+    event = Connection(EventKind.SEND, EventType.KPROBE, Process("x"), time_ns=1)
+    event.raised = None
+    event.other = Peer(PeerKind.SERVICE, "ml", "chat", host="remembered.example")
+    for payload, host in ((None, "remembered.example"), (Payload(server_name="seen.example"), "seen.example")):
+        event.seen = Details(Network("AF_INET", "IPPROTO_TCP"), payload=payload)
+        record = LogRecord.FromString(used.encode(event)[1])
+        assert [one.value.string_value for one in record.attributes if one.key == "server.address"] == [host]
+        assert parse(record.attributes)["keytrail.peer.name"] == "chat"
 
 
 def test_hook_arguments_are_not_exported() -> None:

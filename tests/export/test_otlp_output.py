@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from export.sending import QUICK, both_protocols, settings_for, wait_until
+from export.sending import QUICK, both_protocols, settings_for
 from keytrail.domain.drop import DropReason
 from keytrail.domain.event import Event, EventKind, EventType
 from keytrail.domain.process import Pod, Process
@@ -18,6 +18,7 @@ from keytrail.export.spool.entries import Lane
 from keytrail.observe.accounting import Accounting
 from keytrail.testing.otlp_sink import OtlpSink
 from keytrail.testing.otlp_sink_faults import Fault, Reset, invalid, throttled, unavailable
+from support.processes import wait_until
 
 
 class Appended:

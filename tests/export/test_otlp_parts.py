@@ -1,6 +1,6 @@
 """Requests, their halves, and the pauses between them: the parts of the sender that need no backend."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs
@@ -24,7 +24,6 @@ def test_requests_are_what_protobuf_would_make() -> None:
     assert encode_request(entries) == request.SerializeToString()
 
 
-@settings(deadline=None)
 @given(scopes=st.lists(st.lists(st.text(max_size=3), max_size=4), min_size=1, max_size=4))
 def test_halving_ends_at_single_records_in_order(scopes: list[list[str]]) -> None:
     """An entry halved again and again gives each of its records once, in order, each with resource and scope."""

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from export.sending import bodies, both_protocols, resource_logs, running, settings_for, wait_until
+from export.sending import bodies, both_protocols, resource_logs, running, settings_for
 from keytrail.export.otlp_answer import Retry
 from keytrail.export.otlp_http import HttpTransport
 from keytrail.testing.otlp_sink import OtlpSink
 from keytrail.testing.otlp_sink_receiver import ServerTls
+from support.processes import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
@@ -13,6 +13,7 @@ from keytrail.export.otlp_table import Table
 from keytrail.export.otlp_wire import (
     RECORD_ATTRIBUTES,
     Framing,
+    IntegerTexts,
     attribute_writer,
     text_table,
     value_prefixes,
@@ -21,7 +22,6 @@ from keytrail.export.otlp_wire import (
 )
 
 
-@settings(deadline=None)
 @given(number=st.integers(-(2**70), 2**70), text=st.text(st.characters(), max_size=600))
 def test_values_of_any_size(number: int, text: str) -> None:
     """Integers and texts of any size are what protobuf's own parser reads back, from the prefix table or without."""
@@ -68,7 +68,6 @@ TABLE = Table[Source](
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 
 
-@settings(deadline=None)
 @given(
     source=st.builds(
         Source,
@@ -92,6 +91,22 @@ def test_a_table_writes_the_bytes_that_protobuf_writes(source: Source) -> None:
     record = LogRecord(attributes=[KeyValue(key=key, value=value) for key, value in values.items() if value])
     assert TABLE.encode(source) == record.SerializeToString()
     assert TABLE.encode(None) == b""
+
+
+def test_integers_at_every_size_of_a_varint() -> None:
+    """A number on either side of each size, negative ones too, is read back; from the table and from the memory."""
+    edges = [(1 << size) + step for size in range(0, 63, 7) for step in (-1, 0, 1)]
+    texts = IntegerTexts(RECORD_ATTRIBUTES, "number")
+    for number in (*edges, *(-edge for edge in edges)):
+        source = Source("", number, (), (), Inner(flag=None))
+        expected = {"number": number, "size": 0}
+        assert parse(LogRecord.FromString(TABLE.encode(source)).attributes) == expected
+        for _ in range(2):
+            found = parse(LogRecord.FromString(texts[number].encode("latin-1")).attributes)
+            assert found == {"number": number}
+    for number in range(5000):
+        assert parse(LogRecord.FromString(texts[number].encode("latin-1")).attributes) == {"number": number}
+    assert len(texts) <= 1024
 
 
 def _array(values: list[AnyValue]) -> AnyValue | None:

@@ -1,16 +1,18 @@
 """The uid of a record: the same for the same event, another one for every other."""
 
+from hashlib import blake2b
+
 from hypothesis import given, settings
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from export.any_event import SeenEvent, events
 from export.otlp_oracle import encoder, record_of
-from keytrail.domain.event import Event, EventKind, EventType
+from keytrail.domain.event import Details, Event, EventKind, EventType
 from keytrail.domain.identity import Attribution, Evidence, EvidenceKind, Unknown
 from keytrail.domain.process import Process
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(one=events(), other=events())
 def test_uid_tells_events_apart(one: SeenEvent, other: SeenEvent) -> None:
     """The same event encoded twice has the same uid; two that differ in time, thread or details have not."""
@@ -70,3 +72,32 @@ def test_uid_does_not_depend_on_what_was_seen_before() -> None:
         if attribute.key == "log.record.uid"
     }
     assert len(uids) == 1
+
+
+def _plain(details: Details) -> tuple[object, ...]:
+    parts: tuple[object, ...] = (details.returned, details.build_id, details.action)
+    if (n := details.network) is not None:
+        parts += (n.family, n.protocol, n.local_address, n.local_port, n.peer_address, n.peer_port, n.cookie)
+    if (f := details.file) is not None:
+        parts += ("file", f.path, f.access, f.mode, f.target)
+    if (p := details.payload) is not None:
+        parts += ("payload", p.size, p.protocol, p.server_name, p.http_method, p.http_host, p.dns_name, p.credential)
+    if (o := details.operation) is not None:
+        parts += ("operation", o.name, o.target, o.target_pid, o.type, o.ids, o.capabilities, o.flags)
+    if (x := details.exit) is not None:
+        parts += ("exit", x.code, x.signal, x.duration_ns)
+    return parts
+
+
+@settings(max_examples=30)
+@given(event=events())
+def test_uid_stays_what_it_was(event: SeenEvent) -> None:
+    """An upgraded collector repeats a record under the uid that the one before gave it: digests of plain tuples."""
+    attribution = event.process.attribution or Attribution()
+    seen = [] if attribution.unknown is None else [(attribution.unknown.value,)]
+    items = [(item.kind.value, item.name, item.identity_id, item.mapping) for item in attribution.evidence]
+    image = (event.node, event.process.exec_id, event.process.pid, event.process.arguments)
+    call = (event.kind.value, event.type.value, event.function, event.policy)
+    process = blake2b(f"{image!r}{(*seen, *items)!r}".encode(), digest_size=16).digest()
+    text = f"{call!r}{event.tid},{event.time_ns}{_plain(event.seen)!r}"
+    assert record_of(event)[1]["log.record.uid"] == blake2b(process + text.encode(), digest_size=16).hexdigest()

@@ -5,7 +5,7 @@ import re
 from datetime import UTC
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keytrail.decode.decoder import Decoder
@@ -93,7 +93,6 @@ def test_arguments_cannot_forge_the_rest() -> None:
 ANY_TEXT = st.text(st.characters(), max_size=300)
 
 
-@settings(deadline=None)
 @given(text=ANY_TEXT)
 def test_hostile_text(text: str) -> None:
     """No text acts on a terminal: without colour all is printable ASCII, with colour only our own colours are added."""
@@ -107,7 +106,6 @@ def test_hostile_text(text: str) -> None:
     assert ANSI.sub("", terminal_line(event, color=True, zone=UTC)) == plain
 
 
-@settings(deadline=None)
 @given(text=ANY_TEXT, other=ANY_TEXT)
 def test_quoting_is_unambiguous(text: str, other: str) -> None:
     """Two different texts are never shown alike, unless one was cut."""

@@ -36,7 +36,7 @@ class Client:
     def __init__(self, address: str, options: list[tuple[str, int]] | None = None) -> None:
         self.channel = grpc.insecure_channel(address, options=options)
 
-    def call(self, method: str, request: Message | None = None, timeout: float = 10) -> Any:
+    def call(self, method: str, request: Message | None = None, timeout: float = 60) -> Any:
         """Make one call; raises grpc.RpcError."""
         rpc = self.channel.unary_unary(f"/tetragon.FineGuidanceSensors/{method}")
         raw = rpc(request.SerializeToString() if request else b"", timeout=timeout)
@@ -64,7 +64,7 @@ class Collected:
 
     def wait(self) -> None:
         """Wait for the stream's end."""
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def _read(self) -> None:

@@ -86,9 +86,9 @@ def test_a_release_sends_only_what_it_has(start: Start, connect: Connect, record
     """Fields that came after a release are gone from its events, and everything else is as recorded."""
     agent = start(release=release)
     stream = connect(agent).collect()
-    assert agent.wait_for_listeners(timeout=10)
+    assert agent.wait_for_listeners(timeout=60)
     agent.publish(recorded("policy-library"))
-    agent.wait_until_drained(timeout=20)
+    agent.wait_until_drained(timeout=60)
     agent.go_away()
     stream.wait()
 
@@ -168,10 +168,10 @@ def test_older_releases_ignore_newer_filter_fields(start: Start, connect: Connec
     """An agent of 1.6 does not know namespace_regex: it sees an empty filter, which matches everything."""
     agent = start(release="1.6")
     stream = connect(agent).collect(GetEventsRequest(allow_list=[Filter(namespace_regex=["^nowhere$"])]))
-    assert agent.wait_for_listeners(timeout=10)
+    assert agent.wait_for_listeners(timeout=60)
 
     agent.publish(recorded("seed-demo"))
-    agent.wait_until_drained(timeout=10)
+    agent.wait_until_drained(timeout=60)
     agent.go_away()
     stream.wait()
 
@@ -184,5 +184,5 @@ def test_unknown_methods_are_unimplemented(start: Start, connect: Connect) -> No
 
     for method in ("/grpc.health.v1.Health/Check", "/tetragon.FineGuidanceSensors/Nothing"):
         with pytest.raises(grpc.RpcError) as refused:
-            channel.unary_unary(method)(b"", timeout=10)
+            channel.unary_unary(method)(b"", timeout=60)
         assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

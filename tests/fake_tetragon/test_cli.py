@@ -54,7 +54,7 @@ def test_once_serves_the_recording_and_ends(
         assert _line(process) == f"fake-tetragon: listening on {address}"
         stream = connect(FakeTetragon(address)).collect()
         stream.wait()
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=60)
 
     assert stream.messages == recorded("seed-demo") * 2
     assert stream.error is None
@@ -74,7 +74,7 @@ def test_a_signal_ends_it_in_the_middle_of_a_pause(
         assert _line(process).startswith("fake-tetragon: metrics on http://127.0.0.1:")
         version = connect(FakeTetragon(address)).call("GetVersion").version
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
 
     assert version == "v1.7.0"
     assert (process.returncode, errors) == (0, "")

@@ -44,9 +44,9 @@ def served(start: Start, connect: Connect, recorded: Recorded) -> Callable[..., 
     def serve(name: str, request: GetEventsRequest, **options: Any) -> list[bytes]:
         agent = start(**options)
         stream = connect(agent).collect(request)
-        assert agent.wait_for_listeners(timeout=10)
+        assert agent.wait_for_listeners(timeout=60)
         agent.publish(recorded(name))
-        assert agent.wait_until_drained(timeout=20)
+        assert agent.wait_until_drained(timeout=60)
         agent.go_away()
         stream.wait()
         assert stream.error is None
@@ -158,11 +158,11 @@ def test_filtered_events_take_slots_of_the_queue(start: Start, connect: Connect,
     agent = start(queue_size=10)
     agent.stall()
     stream = connect(agent).collect(GetEventsRequest(allow_list=[Filter(event_set=[PROCESS_EXIT])]))
-    assert agent.wait_for_listeners(timeout=10)
+    assert agent.wait_for_listeners(timeout=60)
 
     agent.publish(recorded("seed-demo"))
     agent.resume()
-    agent.wait_until_drained(timeout=10)
+    agent.wait_until_drained(timeout=60)
     agent.go_away()
     stream.wait()
 

@@ -24,6 +24,7 @@ from keytrail.proto.tetragon.sensors_pb2 import (
 )
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
+from support.processes import wait_until
 
 Start = Callable[..., FakeTetragon]
 Connect = Callable[..., Any]
@@ -42,7 +43,7 @@ spec:
 """
 
 
-def _add(client: Any, text: str, timeout: float = 10) -> None:
+def _add(client: Any, text: str, timeout: float = 60) -> None:
     client.call("AddTracingPolicy", AddTracingPolicyRequest(yaml=text), timeout=timeout)
 
 
@@ -132,19 +133,23 @@ def test_policies_that_a_real_agent_loaded_are_accepted(start: Start, connect: C
     assert {status.state for status in statuses} == {TP_STATE_ENABLED}
 
 
-def test_an_exceeded_deadline_does_not_stop_a_load(start: Start, connect: Connect) -> None:
+def test_a_client_that_gives_up_does_not_stop_a_load(start: Start, connect: Connect) -> None:
     """The client gives up, the policy is seen loading, and it is enabled later all the same."""
     agent = start()
-    agent.script.load_seconds = 0.8
+    loaded = threading.Event()
+    agent._state.stopped.wait = lambda _: loaded.wait(60)  # type: ignore[method-assign,assignment]  # a load's time
     client = connect(agent)
+    call = client.channel.unary_unary("/tetragon.FineGuidanceSensors/AddTracingPolicy").future(
+        AddTracingPolicyRequest(yaml=CONNECT).SerializeToString()
+    )
 
-    with pytest.raises(grpc.RpcError) as late:
-        _add(client, CONNECT, timeout=0.2)
+    assert wait_until(lambda: bool(client.call("ListTracingPolicies").policies))
+    call.cancel()
     (loading,) = client.call("ListTracingPolicies").policies
+    loaded.set()
     other = CONNECT.replace("name: tcp-connect", "name: other")
     _add(client, other)  # loads go one after another: when this one is done, so is the first
 
-    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert (loading.state, loading.enabled) == (TP_STATE_LOADING, False)
     assert {status.state for status in client.call("ListTracingPolicies").policies} == {TP_STATE_ENABLED}
 
@@ -177,7 +182,7 @@ def test_stopping_does_not_wait_for_a_load(start: Start, connect: Connect) -> No
         pass
 
     agent.stop()
-    call.join(20)
+    call.join(60)
 
     assert not call.is_alive()
 

@@ -31,7 +31,7 @@ def test_operator_module_is_the_standard_librarys() -> None:
     """With the repository's root on the path, `import operator` still gives the standard library."""
     code = "import operator, sys; assert operator.add(1, 2) == 3; print(operator.__file__)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert str(ROOT / "operator") not in found.stdout
+    assert str(ROOT / "image") not in found.stdout
 
 
 def test_top_level_is_fixed() -> None:
@@ -54,7 +54,7 @@ def test_no_trace_of_a_machine_or_registry() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("lock", ["collector", "operator", "dev"])
+@pytest.mark.parametrize("lock", ["collector", "image", "dev"])
 def test_every_locked_package_has_hashes(lock: str) -> None:
     """Each pinned version is followed by at least two hashes (a wheel and a source archive, or two wheels)."""
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()

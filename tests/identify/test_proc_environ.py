@@ -18,8 +18,10 @@ from keytrail.identify.proc_environ import ProcEnvironment
 def child() -> Iterator[subprocess.Popen[bytes]]:
     """A process that lives until the test is over, with a known environment."""
     environment = {"OPENAI_API_KEY": "sk-secret-value", "EMPTY": "", "LANG": "C"}
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environment) as process:
-        time.sleep(0.05)
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"  # it is past exec, and its environment is that of the program
         yield process
         process.kill()
 

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def answering(*pieces: bytes) -> Iterator[Address]:
                         connection.sendall(piece)
                 except OSError:
                     return
-                done.wait(20)
+                done.wait(60)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -157,7 +158,7 @@ def test_the_fakes_page_shows_what_a_real_one_shows(gaps: Any, clock: Any) -> No
     with FakeTetragon("127.0.0.1:0", metrics_address="127.0.0.1:0") as agent:
         assert agent.metrics_address is not None
         address = parse_metrics_address(agent.metrics_address)
-        metrics = AgentMetrics(lambda: address, gaps, now_ns=clock)
+        metrics = AgentMetrics(lambda: address, gaps, now_ns=clock, fetch=partial(fetch_page, seconds=60.0))
         metrics.look()
         agent.script.counters = {
             f'{MISSED}{{error="EAGAIN",msg_op="24"}}': 3,

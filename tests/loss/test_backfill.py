@@ -248,7 +248,7 @@ def test_live_events_come_first(tmp_path: Path, filling: Callable[..., Filled]) 
     filled = filling(Seen(), queued=queued)
     with whole(decode(everything)) as gap:
         filled.backfill.gap(gap)
-        assert looked.wait(20)
+        assert looked.wait(60)
         assert filled.batches == []
         waiting = 0
         assert wait_until(lambda: len(filled.messages) == len(everything))

@@ -13,7 +13,7 @@ from keytrail.testing.otlp_sink import OtlpSink
 from support.processes import CollectorProcess, wait_until
 from support.recordings import messages
 
-SECONDS = 60.0
+SECONDS = 120.0
 QUEUE = 300
 CAUSES = """SELECT attributes ->> '$."keytrail.gap.cause"' FROM records WHERE event_name = 'keytrail.gap'"""
 

@@ -10,7 +10,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from keytrail.domain.gap import Gap, GapCause, GapPhase
-from keytrail.export.attributes import declared
+from keytrail.export.attributes_page import declared
 from keytrail.export.gap_line import gap_line, gap_sentence
 from keytrail.export.otlp_encode import RecordEncoder
 from keytrail.export.otlp_gap import GapEncoder, gap_lane

@@ -3,8 +3,10 @@
 import io
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from keytrail.domain.errors import SettingsError
 from keytrail.domain.event import Event
 from keytrail.domain.gap import Gap, GapCause, GapPhase
 from keytrail.export.json_line import event_line
-from keytrail.loss.agent_metrics import AgentMetrics
+from keytrail.loss.agent_metrics import AgentMetrics, fetch_page
 from keytrail.loss.backfill import Backfill, Limits
 from keytrail.loss.monitor import LossMonitor
 from keytrail.loss.seen import Seen
@@ -30,7 +32,7 @@ from keytrail.testing.fake_tetragon import FakeTetragon
 from support.processes import wait_until
 from support.recordings import CORPUS, decode_each, messages
 
-SECONDS = 20.0
+SECONDS = 60.0
 QUEUE = 300
 DECOMPRESSOR = zstandard.ZstdDecompressor(max_window_size=2**27)
 
@@ -47,7 +49,9 @@ class Collector:
         limits = Limits(settle=0, patience=0, before=1e9, after=0)
         self.backfill = Backfill(export_file, seen, self.process, self.report, queued=int, limits=limits)
         self.watch = LossWatch(self.report, seen=seen)
-        metrics = AgentMetrics(lambda: find_metrics(root), self.watch.report)
+        began = time.time_ns()  # and stays: an episode must not end while the test looks elsewhere
+        fetch = partial(fetch_page, seconds=SECONDS)
+        metrics = AgentMetrics(lambda: find_metrics(root), self.watch.report, now_ns=lambda: began, fetch=fetch)
         self.monitor = LossMonitor(self.watch, metrics, every_seconds=0.05)
         self.source = GrpcSource(
             parse_address(agent.address),
@@ -157,6 +161,7 @@ def test_agent_that_goes_away_is_one_gap(
     assert wait_until(lambda: bool(gaps.of(GapCause.AGENT_AWAY, GapPhase.OPEN)))
     agent.start()
     assert wait_until(lambda: bool(gaps.of(GapCause.AGENT_AWAY, GapPhase.CLOSED)))
+    assert agent.wait_for_listeners(timeout=SECONDS)
     agent.publish(stream[20:])
     assert wait_until(lambda: len(collector.events) == len(stream))
     opened, closed = gaps.of(GapCause.AGENT_AWAY, GapPhase.OPEN), gaps.of(GapCause.AGENT_AWAY, GapPhase.CLOSED)

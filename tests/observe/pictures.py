@@ -1,6 +1,5 @@
 """Snapshots for tests: one with every part filled, and a probe that hands out what it was given."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,15 +13,20 @@ from keytrail.observe.http_server import OwnHttp, open_http
 from keytrail.observe.metrics import OwnMetrics
 from keytrail.observe.snapshot import (
     BackendPart,
+    ClusterPart,
+    IdentityPart,
     LogPart,
     ProcessesPart,
     QueuePart,
+    RecentPart,
     ReloadPart,
+    RequestPart,
     RulesPart,
     Snapshot,
     SpoolPart,
     StreamPart,
     ThreadPart,
+    WatchPart,
 )
 from keytrail.observe.usage import usage
 
@@ -96,6 +100,22 @@ def healthy() -> Snapshot:
             last_success_ns=NOW_NS - 2 * SECOND, last_error="UNAVAILABLE: no", failed_ns=NOW_NS - 30 * SECOND,
         ),
         reload=ReloadPart(successful=True, loaded_ns=NOW_NS - 7200 * SECOND, results={"in_force": 1}),
+        cluster=ClusterPart(
+            "https://10.96.0.1:443",
+            (
+                WatchPart("pods of this node", connected=True, synced=True, objects=31, heard_ns=NOW_NS - 5 * SECOND),
+                WatchPart("services", connected=True, synced=True, objects=12, events=4, lists=1),
+            ),
+            (RequestPart("watch", "pods", 3, 1, 0, 2048), RequestPart("patch", "collectorstatuses/status", 2, 0, 99)),
+            pods=33, peers=140, waiting=2, waited=9, misses={"forged": 1},
+        ),
+        recent=RecentPart(
+            (
+                IdentityPart("openai-prod", NOW_NS - 60 * SECOND, ("ml/Deployment/chat", "ml/CronJob/report")),
+                IdentityPart("stripe-prod", NOW_NS - 7200 * SECOND),
+            ),
+            {"shell-in-container": 4},
+        ),
         threads=(ThreadPart("decide", alive=True, busy_seconds=0.1, longest_seconds=30.0),),
         log=LogPart({"warning": 8, "error": 1}, 40),
         usage=usage(),
@@ -120,6 +140,13 @@ def troubled() -> Snapshot:
         backend={"reachable": False, "trouble": "unreachable"},
         reload={"successful": False, "problems": ("rules/mine.yaml:3: spec.condition: no such field",)},
         gaps=gaps.part(),
+        cluster={
+            "watches": (
+                WatchPart("services", heard_ns=start, reason="no answer in time"),
+                WatchPart("nodes", reason="no answer in time"),
+            ),
+            "problems": ("DetectionRule mine: spec.condition: no such field", "another"),
+        },
     )
 
 
@@ -130,13 +157,3 @@ def changed(snapshot: Snapshot, **parts: Any) -> Snapshot:
         for name, value in parts.items()
     }
     return replace(snapshot, **made)
-
-
-def wait_for(condition: Any, seconds: float = 20.0) -> bool:
-    """Look again and again until it is so; False when the time is over."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True

@@ -12,7 +12,8 @@ from keytrail.domain.errors import SettingsError
 from keytrail.observe.metric_table import METRICS
 from keytrail.observe.metrics import OwnMetrics
 from keytrail.observe.otlp_metrics import INTERVAL, TEMPORALITY, otlp_reader, wants_otlp
-from observe.pictures import RESOURCE, Given, troubled, wait_for
+from observe.pictures import RESOURCE, Given, troubled
+from support.processes import wait_until
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"}
 
@@ -87,9 +88,9 @@ def test_wrong_variables_are_settings_errors(variable: str, text: str) -> None:
 def test_every_metric_arrives_at_every_interval_and_at_the_end(backend: Backend) -> None:
     """Each request holds all declared metrics with unit and resource; the last goes out when metrics are closed."""
     own = OwnMetrics(Given(troubled()), RESOURCE, [otlp_reader({INTERVAL: "1000"}, backend.send)])
-    assert wait_for(lambda: bool(backend.requests))
+    assert wait_until(lambda: bool(backend.requests))
     before = len(backend.requests)
-    own.close(20)
+    own.close(60)
     assert len(backend.requests) > before
     found = backend.metrics(-1)
     assert {name: one.unit for name, one in found.items()} == {one.name: one.unit for one in METRICS}
@@ -105,7 +106,7 @@ def test_temporality_is_as_asked_for(backend: Backend, preference: str, delta: b
     """Totals by default; increases where the backend wants them, and then 0 for what stood still."""
     own = OwnMetrics(Given(troubled()), RESOURCE, [otlp_reader({TEMPORALITY: preference}, backend.send)])
     own._provider.force_flush()
-    own.close(20)
+    own.close(60)
     first, second = (backend.metrics(number)["keytrail.events.received"] for number in (0, 1))
     kind = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA if delta else (
         AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -123,7 +124,7 @@ def test_failures_are_told_once_and_their_end(backend: Backend, caplog: pytest.L
         own._provider.force_flush()
     backend.error = ""
     own._provider.force_flush()
-    own.close(20)
+    own.close(60)
     assert [record.getMessage() for record in caplog.records] == [
         "own metrics cannot be sent (UNAVAILABLE: refused); trying again at every interval",
         "own metrics are sent again",
@@ -150,4 +151,4 @@ def test_scrapes_stay_totals_beside_a_sender_of_increases(backend: Backend) -> N
             metric for metric in data.resource_metrics[0].scope_metrics[0].metrics if metric.name.endswith("received")
         )
         assert [point.value for point in received.data.data_points] == [100]
-    own.close(20)
+    own.close(60)

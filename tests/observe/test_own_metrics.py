@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,11 @@ from keytrail.observe.metric import Kind
 from keytrail.observe.metric_table import METRICS
 from keytrail.observe.metrics import OwnMetrics, markdown
 from keytrail.observe.snapshot import Snapshot
-from observe.pictures import RESOURCE, Given, changed, healthy, pages, troubled
+from observe.pictures import RESOURCE, Given, changed, healthy, troubled
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "metrics.md"
 _SAMPLE = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)(?:\{((?:[a-zA-Z_]\w*="(?:[^"\\]|\\.)*",?)*)\})? (\S+)')
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[Given, OwnHttp]]:
-    """One server for all tests of this file."""
-    with pages() as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -38,18 +30,11 @@ def probe(running: tuple[Given, OwnHttp]) -> Given:
     return running[0]
 
 
-@pytest.fixture
-def server(running: tuple[Given, OwnHttp], probe: Given) -> OwnHttp:
-    """The server, with the probe as the test has it."""
-    assert probe is running[0]
-    return running[1]
-
-
 def scrape(server: OwnHttp, accept: str = "") -> tuple[str, str]:
     """Content type and text of /metrics."""
     host, port = server.address
     request = Request(f"http://{host}:{port}/metrics", headers={"accept": accept} if accept else {})
-    with urlopen(request, timeout=20) as answer:  # noqa: S310 - as above
+    with urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
         return answer.headers["content-type"], answer.read().decode()
 
 

@@ -4,37 +4,16 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from keytrail.commands import status as command
 from keytrail.observe.http_server import OwnHttp
 from keytrail.observe.status_page import status_document
 from keytrail.observe.status_text import status_lines
-from observe.pictures import Given, changed, healthy, pages, troubled
+from observe.pictures import Given, changed, healthy, troubled
 from support.commands import Ran, keytrail
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[tuple[Given, OwnHttp]]:
-    """One server for all tests of this file."""
-    with pages() as opened:
-        yield opened
-
-
-@pytest.fixture
-def probe(running: tuple[Given, OwnHttp]) -> Given:
-    """What it serves: a healthy collector, until the test says otherwise."""
-    running[0].snapshot_ = healthy()
-    return running[0]
-
-
-@pytest.fixture
-def server(running: tuple[Given, OwnHttp], probe: Given) -> OwnHttp:
-    """The server, with the probe as the test has it."""
-    assert probe is running[0]
-    return running[1]
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +21,7 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("KEYTRAIL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.setattr(command, "_ANSWER_SECONDS", 60.0)  # a slow machine is not what any of these is about
 
 
 def status(server: OwnHttp, *options: str) -> Ran:
@@ -78,7 +58,20 @@ def test_a_healthy_collector_on_one_page(server: OwnHttp) -> None:
         "           last error 2026-11-18T11:06:10Z: UNAVAILABLE: no",
         "gaps       none known",
     ]
-    assert "rules      2 in force" in rest
+    cluster = next(number for number, line in enumerate(rest) if line.startswith("cluster"))
+    assert rest[cluster : cluster + 6] == [
+        "cluster    https://10.96.0.1:443: 5 requests, 2.0 KiB received",
+        "           pods of this node: 31 objects, last heard 2026-11-18T11:06:35Z",
+        "           services: 12 objects",
+        "           33 pods of this node known, 140 addresses of peers",
+        "           2 events wait for their pod, 9 ever did",
+        "           processes not fully known: forged 1",
+    ]
+    assert rest[rest.index("rules      2 in force") + 2 :][:3] == [
+        "identities openai-prod carried last 2026-11-18T11:05:40Z by ml/Deployment/chat, ml/CronJob/report",
+        "           stripe-prod carried last 2026-11-18T09:06:40Z",
+        "           findings within 24 hours: shell-in-container 4",
+    ]
     assert "           findings: key-elsewhere 1, shell-in-container 4" in rest
     assert "reload     as read last, read 2026-11-18T09:06:40Z" in rest
 
@@ -97,6 +90,8 @@ def test_what_needs_attention_is_said_first(server: OwnHttp, probe: Given) -> No
         "2026-11-18T10:56:40Z to 2026-11-18T10:56:42Z reader_slow: 150 lost, 40 of them found again",
     ]
     assert "not as given: mine: spec.condition: no such field" in ran.out
+    assert "           services: NOT watched (no answer in time) 0 objects" in ran.out
+    assert "           not as given: DetectionRule mine: spec.condition: no such field" in ran.out
 
 
 def test_a_collector_that_is_not_ready(server: OwnHttp, probe: Given) -> None:
@@ -164,7 +159,9 @@ def test_a_hostile_document_is_shown_harmlessly() -> None:
     nothing: dict[str, object] = {}
     documents: list[dict[str, object]] = [
         nothing,
-        dict.fromkeys(("version", "stream", "accounting", "gaps", "rules", "reasons", "degraded"), evil),
+        dict.fromkeys(
+            ("version", "stream", "accounting", "gaps", "rules", "cluster", "recent", "reasons", "degraded"), evil
+        ),
         {
             "ready": True,
             "reasons": [evil, None, 3],

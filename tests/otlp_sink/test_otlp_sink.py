@@ -33,6 +33,7 @@ from keytrail.testing.otlp_sink_faults import (
     throttled,
     unavailable,
 )
+from support.processes import wait_until
 
 METHOD = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 PROTOBUF = {"content-type": "application/x-protobuf"}
@@ -54,7 +55,7 @@ def request_of(*bodies: str) -> ExportLogsServiceRequest:
     return request
 
 
-def export(sink: OtlpSink, request: bytes, timeout: float = 5) -> ExportLogsServiceResponse:
+def export(sink: OtlpSink, request: bytes, timeout: float = 60) -> ExportLogsServiceResponse:
     """Send over gRPC, on a connection of its own."""
     with grpc.insecure_channel(urlsplit(sink.grpc_endpoint).netloc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         call = channel.unary_unary(METHOD, response_deserializer=ExportLogsServiceResponse.FromString)
@@ -62,9 +63,18 @@ def export(sink: OtlpSink, request: bytes, timeout: float = 5) -> ExportLogsServ
         return response
 
 
+def give_up(sink: OtlpSink, request: bytes) -> bool:
+    """Send over gRPC, and give up as soon as the request is there; whether there was no answer yet."""
+    before = len(sink.requests())
+    with grpc.insecure_channel(urlsplit(sink.grpc_endpoint).netloc) as channel:
+        call = channel.unary_unary(METHOD).future(request)
+        assert wait_until(lambda: len(sink.requests()) > before)
+        return call.cancel()
+
+
 def post(sink: OtlpSink, body: bytes, headers: dict[str, str] | None = None) -> requests.Response:
     """Send over HTTP."""
-    return requests.post(f"{sink.http_endpoint}/v1/logs", data=body, headers=PROTOBUF | (headers or {}), timeout=5)
+    return requests.post(f"{sink.http_endpoint}/v1/logs", data=body, headers=PROTOBUF | (headers or {}), timeout=60)
 
 
 def bodies(sink: OtlpSink) -> list[str]:
@@ -92,7 +102,7 @@ def test_records_of_opentelemetrys_own_exporters_arrive_whole(sink: OtlpSink, pr
         attributes={"text": "ä", "number": 5, "flag": True, "list": ["a", "b"], "real": 1.5},
     )
     provider.shutdown()
-    sink.wait_for(1)
+    sink.wait_for(1, timeout=60)
     ((*fields, resource, attributes, size),) = sink.rows(
         "SELECT time_unix_nano, observed_time_unix_nano, severity_number, severity_text, event_name, body, scope,"
         " resource, attributes, record_bytes FROM records"
@@ -111,14 +121,14 @@ def test_json_bodies_arrive_and_are_answered_in_json(sink: OtlpSink) -> None:
     """OTLP/JSON with hexadecimal trace ids, string integers and unknown fields is stored like protobuf."""
     record = {"timeUnixNano": "5", "body": {"intValue": "9"}, "traceId": "5b8efff798038103d269b633813fc60c", "new": 1}
     message = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
-    answer = requests.post(f"{sink.http_endpoint}/v1/logs", json=message, timeout=5)
+    answer = requests.post(f"{sink.http_endpoint}/v1/logs", json=message, timeout=60)
     assert (answer.status_code, answer.headers["content-type"], answer.json()) == (200, "application/json", {})
     assert sink.rows("SELECT time_unix_nano, body FROM records") == [(5, "9")]
 
 
 def test_gzip_and_chunked_bodies_arrive_on_one_connection(sink: OtlpSink) -> None:
     """Compressed and chunked requests are read to their end, so that a kept connection stays in step."""
-    connection = http.client.HTTPConnection(urlsplit(sink.http_endpoint).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(sink.http_endpoint).netloc, timeout=60)
     packed = gzip.compress(request_of("packed").SerializeToString())
     connection.request("POST", "/v1/logs", packed, PROTOBUF | {"content-encoding": "gzip"})
     assert connection.getresponse().read() == b""
@@ -170,8 +180,8 @@ def test_bad_http_requests_are_refused(body: bytes, headers: dict[str, str], sta
 
 def test_other_paths_and_methods_are_refused(sink: OtlpSink) -> None:
     """Only `POST /v1/logs` is served."""
-    assert requests.post(f"{sink.http_endpoint}/v1/traces", data=b"", headers=PROTOBUF, timeout=5).status_code == 404
-    assert requests.get(f"{sink.http_endpoint}/v1/logs", timeout=5).status_code == 501
+    assert requests.post(f"{sink.http_endpoint}/v1/traces", data=b"", headers=PROTOBUF, timeout=60).status_code == 404
+    assert requests.get(f"{sink.http_endpoint}/v1/logs", timeout=60).status_code == 501
 
 
 def test_bad_grpc_requests_are_refused() -> None:
@@ -213,26 +223,22 @@ def test_scripted_refusals_carry_status_message_and_hint(sink: OtlpSink, fault: 
 
 def test_scripted_partial_success_and_hang(sink: OtlpSink) -> None:
     """Partial success leaves the last records out; a hang answers late, after the client gave up, but stores."""
-    sink.script([PartialSuccess(2, "two are bad"), Hang(0.4), None])
+    sink.script([PartialSuccess(2, "two are bad"), Hang(0.1), None])
     response = export(sink, request_of("a", "b", "c").SerializeToString())
     assert response.partial_success.rejected_log_records == 2
     assert response.partial_success.error_message == "two are bad"
     assert bodies(sink) == ["a"]
-    with pytest.raises(grpc.RpcError) as raised:
-        export(sink, request_of("late").SerializeToString(), timeout=0.1)
-    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    sink.wait_for(2)
+    give_up(sink, request_of("late").SerializeToString())
+    sink.wait_for(2, timeout=60)
 
 
 def test_an_answer_that_trickles_never_ends(sink: OtlpSink) -> None:
-    """A client that waits for each read alone waits on while the bytes come; gRPC's deadline ends the call."""
+    """A client that waits for each read alone waits on while the bytes come; a gRPC client waits until it gives up."""
     sink.script([Trickle(), Trickle()])
     request = request_of("a").SerializeToString()
-    with pytest.raises(grpc.RpcError) as raised:
-        export(sink, request, timeout=0.1)
-    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert give_up(sink, request)
     address = urlsplit(sink.http_endpoint)
-    with socket.create_connection((address.hostname, address.port), timeout=5) as client:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as client:
         head = (
             f"POST /v1/logs HTTP/1.1\r\nContent-Type: application/x-protobuf\r\nContent-Length: {len(request)}\r\n\r\n"
         )
@@ -265,7 +271,7 @@ def test_scripted_resets_break_the_connection(sink: OtlpSink) -> None:
         export(sink, request)
     assert post(sink, request).status_code == 200
     with grpc.insecure_channel(urlsplit(sink.grpc_endpoint).netloc) as channel:
-        channel.unary_unary(METHOD)(request, timeout=5, wait_for_ready=True)
+        channel.unary_unary(METHOD)(request, timeout=60, wait_for_ready=True)
     assert bodies(sink) == ["a", "a"]
 
 
@@ -274,14 +280,14 @@ def test_a_stopped_sink_answers_nobody_and_starts_again_on_its_ports(sink: OtlpS
     request = request_of("a").SerializeToString()
     with requests.Session() as session:
         url = f"{sink.http_endpoint}/v1/logs"
-        assert session.post(url, data=request, headers=PROTOBUF, timeout=5).status_code == 200
+        assert session.post(url, data=request, headers=PROTOBUF, timeout=60).status_code == 200
         sink.stop()
         with pytest.raises(requests.ConnectionError):
-            session.post(url, data=request, headers=PROTOBUF, timeout=5)
+            session.post(url, data=request, headers=PROTOBUF, timeout=60)
         with pytest.raises(grpc.RpcError):
             export(sink, request)
         sink.start()
-        assert session.post(url, data=request, headers=PROTOBUF, timeout=5).status_code == 200
+        assert session.post(url, data=request, headers=PROTOBUF, timeout=60).status_code == 200
     export(sink, request)
     assert sink.count() == 3
 

@@ -37,7 +37,7 @@ def test_it_serves_until_a_signal_and_says_what_came(tmp_path: Path, number: sig
             request.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "hello"
             headers = {"content-type": "application/x-protobuf"}
             url = http_line.split()[1]
-            answer = requests.post(url, data=request.SerializeToString(), headers=headers, timeout=5)
+            answer = requests.post(url, data=request.SerializeToString(), headers=headers, timeout=60)
             assert answer.status_code == 200
         finally:
             process.send_signal(number)

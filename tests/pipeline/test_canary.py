@@ -129,7 +129,7 @@ def everywhere(text: str, canaries: list[Canary]) -> list[str]:
     return [f"{canary.shape}, {canary.wrapping}" for canary in canaries[::25] if canary.value in text]
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_no_canary_in_what_a_live_collector_writes(canaries: list[Canary], stream: list[bytes], tmp_path: Path) -> None:
     """Standard output, debug log, OTLP records, state file and accounting of a running collector hold no value."""
     address = f"unix://{tmp_path}/tetragon.sock"
@@ -162,10 +162,10 @@ def test_no_canary_in_what_a_live_collector_writes(canaries: list[Canary], strea
         with CollectorProcess(
             tmp_path, *options, environ={"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint}
         ) as collector:
-            assert agent.wait_for_listeners(timeout=20), collector.err
+            assert agent.wait_for_listeners(timeout=60), collector.err
             agent.publish(stream, lossless=True)
             events = "SELECT count(*) FROM records WHERE event_name = 'keytrail.event'"
-            assert wait_until(lambda: sink.rows(events) == [(len(stream),)], 90), collector.err
+            assert wait_until(lambda: sink.rows(events) == [(len(stream),)], 200), collector.err
             collector.stop()
         records = "\n".join("|".join(map(str, row)) for row in sink.rows())
         lines, log = collector.out, collector.err

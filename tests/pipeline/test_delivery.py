@@ -1,53 +1,55 @@
 """Delivery as a user has it: `keytrail collect` with a state folder, through kills, outages and a second collector."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.otlp_sink import OtlpSink
+from reload.config_map import rule
+from support.commands import keytrail, replay
+from support.components.child import free_ports
 from support.processes import CollectorProcess, wait_until
 from support.recordings import messages
 
-SECONDS = 30.0
+SECONDS = 120.0
 UIDS = """SELECT attributes ->> '$."log.record.uid"' FROM records WHERE event_name = 'keytrail.finding'"""
 CAUSES = """SELECT attributes ->> '$."keytrail.gap.cause"' FROM records WHERE event_name = 'keytrail.gap'"""
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def found_in(name: str) -> set[str]:
+def found_in(name: str, rules: Path) -> set[str]:
     """Uids of the findings of a recording, as `replay` prints them."""
-    command = [sys.executable, "-m", "keytrail", "replay", name, "--output", "findings"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return {json.loads(line)["uid"] for line in done.stdout.splitlines() if '"rule"' in line}
+    records = replay(name, "--output", "findings", "--rules", rules).records
+    return {record["uid"] for record in records if "rule" in record}
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """One rule that tells of every exec: all that are shipped take longer to load than everything else here."""
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / "rule.yaml").write_text(rule("any-exec"))
+    return folder
 
 
 def spooled(state: Path) -> int:
     """Records that wait, as `keytrail spool list` counts them."""
-    command = [sys.executable, "-m", "keytrail", "spool", "list", "--state-dir", str(state)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    rows = [line.split() for line in keytrail("spool", "list", "--state-dir", state).out.splitlines()[1:]]
     return sum(int(row[1]) for row in rows)
 
 
-def test_killed_while_the_backend_is_away_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_killed_while_the_backend_is_away_and_nothing_is_lost(tmp_path: Path, rules: Path) -> None:
     """Findings of a collector that was killed during an outage are sent by the next one, with a gap between the two."""
     address, state = f"unix://{tmp_path}/tetragon.sock", tmp_path / "state"
-    expected = found_in("seed-demo")
+    expected = found_in("seed-demo", rules)
     assert expected
-    options = ("--agent", address, "--state-dir", str(state))
+    options = ("--agent", address, "--state-dir", str(state), "--rules", str(rules))
     with OtlpSink(http=None) as sink, FakeTetragon(address) as agent:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint, "KEYTRAIL_HTTP_ADDRESS": "off"}
         sink.stop()
@@ -70,7 +72,7 @@ def test_killed_while_the_backend_is_away_and_nothing_is_lost(tmp_path: Path) ->
 def test_two_collectors_do_not_share_a_state_folder(tmp_path: Path) -> None:
     """The second one is refused, with exit code 2 and the process that has the folder; the first goes on."""
     address, state = f"unix://{tmp_path}/tetragon.sock", tmp_path / "state"
-    options = ("--agent", address, "--state-dir", str(state))
+    options = ("--agent", address, "--state-dir", str(state), "--rules", "none")
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "KEYTRAIL_HTTP_ADDRESS": "off"}
     other = tmp_path / "other"
     other.mkdir()
@@ -87,9 +89,9 @@ def test_two_collectors_do_not_share_a_state_folder(tmp_path: Path) -> None:
         winner.stop()
 
 
-def test_a_running_collector_shows_itself(tmp_path: Path) -> None:
+def test_a_running_collector_shows_itself(tmp_path: Path, rules: Path) -> None:
     """/readyz says why not and then yes, /metrics counts what arrived, `keytrail status` puts it into words."""
-    address, port = f"unix://{tmp_path}/tetragon.sock", free_port()
+    address, port = f"unix://{tmp_path}/tetragon.sock", free_ports(1)[0]
     stream = messages("seed-demo")
 
     def page(path: str) -> tuple[int, str]:
@@ -104,7 +106,8 @@ def test_a_running_collector_shows_itself(tmp_path: Path) -> None:
 
     with OtlpSink(http=None) as sink:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint, "KEYTRAIL_HTTP_ADDRESS": f"127.0.0.1:{port}"}
-        with CollectorProcess(tmp_path, "--agent", address, environ=environ) as collector:
+        options = ("--agent", address, "--rules", str(rules))
+        with CollectorProcess(tmp_path, *options, environ=environ) as collector:
             assert wait_until(lambda: page("readyz")[0] == 503), collector.err
             assert page("healthz")[0] == 200
             with FakeTetragon(address) as agent:
@@ -113,14 +116,9 @@ def test_a_running_collector_shows_itself(tmp_path: Path) -> None:
                 received = f"keytrail_events_received_total {len(stream)}"
                 assert wait_until(lambda: received in _without_labels(page("metrics")[1])), page("metrics")[1][:2000]
                 assert wait_until(lambda: page("readyz")[0] == 200), page("readyz")
-                status = subprocess.run(
-                    [sys.executable, "-m", "keytrail", "status", "--address", f"127.0.0.1:{port}"],
-                    check=False,
-                    capture_output=True,
-                    text=True,
-                )
-                assert status.returncode in (0, 1), status.stderr  # the agent came late: a gap that somebody may mind
-                assert str(len(stream)) in status.stdout
+                status = keytrail("status", "--address", f"127.0.0.1:{port}")
+                assert status.code in (0, 1), status.err  # the agent came late: a gap that somebody may mind
+                assert str(len(stream)) in status.out
                 collector.stop()
 
 

@@ -55,7 +55,7 @@ def test_waiting_taker_is_woken_by_a_message_and_by_the_end() -> None:
     taker.start()
     inbox.put(batch(b"x"))
     inbox.close()
-    taker.join(10)
+    taker.join(60)
     assert not taker.is_alive()
     assert taken == [b"x"]
 

@@ -73,7 +73,7 @@ def single_batches(count: int) -> list[Batch]:
 def run_and_stop(collector: Collector, source: Waiting) -> None:
     """Run until everything was read, then stop as on SIGTERM."""
     stop = threading.Event()
-    stopper = threading.Thread(target=lambda: (source.all_read.wait(20), stop.set()))
+    stopper = threading.Thread(target=lambda: (source.all_read.wait(60), stop.set()))
     stopper.start()
     collector.run_live(stop)
     stopper.join()
@@ -133,7 +133,7 @@ def test_signals_stop_and_hangup_calls() -> None:
         assert wait_until(lambda: bool(hangups))
         assert (hangups, stop.is_set()) == ([1], False)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(20)
+        assert stop.wait(60)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
     assert "keytrail-signals" not in {one.name for one in threading.enumerate()}
 
@@ -151,4 +151,4 @@ def test_signal_that_meets_the_main_thread_inside_of_the_event_stops_it() -> Non
         condition = stop._cond
         with condition:
             os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(20)
+        assert stop.wait(60)

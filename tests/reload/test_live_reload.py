@@ -14,7 +14,7 @@ from support.processes import CollectorProcess, wait_until
 from support.synthetic import START, exec_event, kprobe_event, process
 
 ACTING = process(7, environment={"OPENAI_API_KEY": "sk-x"})
-PATIENCE = 40.0
+PATIENCE = 120.0
 CHANGES = 20
 WRONG = 10
 """The change that is a mistake: what was in force before stays."""

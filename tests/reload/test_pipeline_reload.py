@@ -209,10 +209,10 @@ def test_quiet_stream_takes_it_over_at_once(tmp_path: Path) -> None:
     running = Thread(target=collector.run_live, args=(stop,))
     running.start()
     try:
-        assert kept.flushed.wait(20)
+        assert kept.flushed.wait(60)
         kept.flushed.clear()
         collector.replace(load_configuration(settings, Redactor().redact, live=True, findings=True))
-        assert kept.flushed.wait(20)
+        assert kept.flushed.wait(60)
     finally:
         stop.set()
         running.join()

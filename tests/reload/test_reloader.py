@@ -214,11 +214,11 @@ def test_thread_looks_by_itself_and_when_asked_and_ends(world: World) -> None:
     """Within `with` a change is found without asking and with; afterwards the thread is gone."""
     with world.reloader:
         world.config.replace(GOOD | {"mapping.yaml": mapping("after")})
-        assert world.changed.wait(20)
+        assert world.changed.wait(60)
         world.changed.clear()
         world.config.replace(GOOD | {"mapping.yaml": mapping("later")})
         world.reloader.look_now()
-        assert world.changed.wait(20)
+        assert world.changed.wait(60)
     assert wait_until(lambda: "keytrail-reload" not in {one.name for one in threading.enumerate()})
 
 
@@ -244,7 +244,7 @@ def test_error_of_our_own_is_counted_and_looking_goes_on(world: World, caplog: p
     )
     world.config.replace(GOOD | {"mapping.yaml": mapping("after")})
     with reloader:
-        assert failing.wait(20)
+        assert failing.wait(60)
         world.config.replace(GOOD)
         assert wait_until(lambda: reloader.state().failures == 1)
         reloader.look_now()

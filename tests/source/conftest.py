@@ -1,21 +1,35 @@
 """A source read as the collector reads it."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import pytest
 
+from keytrail.source import connection, http2_stream
 from keytrail.source.address import Address, parse_address
 from keytrail.source.base import Batch
 from keytrail.source.grpc_stream import Backoff, GrpcSource, State, Transition
 from keytrail.source.status import Reason
+from support.processes import wait_until
 
-SECONDS = 20
+SECONDS = 60
 """How long to wait for what should come at once, before a test has failed."""
 QUICK = Backoff(first=0.02, limit=0.1)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent of a slow machine answers late: that it hangs is for the tests to say that are about it."""
+    for module, name in (
+        (connection, "_ANSWER_SECONDS"),
+        (connection, "_DUMP_SECONDS"),
+        (http2_stream, "_CONNECT_SECONDS"),
+        (http2_stream, "_HANDSHAKE_SECONDS"),
+        (http2_stream, "_SEND_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, float(SECONDS))
 
 
 class Reader:
@@ -47,10 +61,7 @@ class Reader:
 
     def until(self, what: Callable[[], object]) -> None:
         """Wait until something holds."""
-        end = time.monotonic() + SECONDS
-        while not what():
-            assert time.monotonic() < end, (self.seen, len(self.messages))
-            time.sleep(0.005)
+        assert wait_until(lambda: bool(what())), (self.seen, len(self.messages))
 
     def until_connected(self, times: int = 1) -> None:
         """Wait until a connection stands, for the given time since the start."""

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import grpc
@@ -9,12 +11,17 @@ import pytest
 from google.protobuf import json_format
 
 from keytrail.domain.errors import AgentError, SettingsError
-from keytrail.proto.tetragon.sensors_pb2 import TracingPolicyActionCounters, TracingPolicyStatus
+from keytrail.proto.tetragon.sensors_pb2 import (
+    AddTracingPolicyRequest,
+    TracingPolicyActionCounters,
+    TracingPolicyStatus,
+)
 from keytrail.source.address import parse_address
 from keytrail.source.agent import AgentClient, _policy
-from keytrail.source.channel import TlsOptions
+from keytrail.source.channel import SERVICE, TlsOptions
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
+from support.processes import wait_until
 from support.recordings import folder
 
 POLICY = """
@@ -102,32 +109,36 @@ def test_a_refused_policy_shows_the_agents_own_words(agent: FakeTetragon, client
         client.add_policy(POLICY)
 
 
-def test_a_slow_load_is_awaited_beyond_the_calls_deadline(agent: FakeTetragon) -> None:
+@contextmanager
+def loading(agent: FakeTetragon, seconds: float) -> Iterator[None]:
+    """An agent that is at a policy for so long, while whoever asks for it is told that the call took too long."""
+    agent.script.load_seconds = seconds
+    request = AddTracingPolicyRequest(yaml=POLICY)
+    with grpc.insecure_channel(agent.address) as channel, AgentClient(parse_address(agent.address)) as client:
+        call = channel.unary_unary(f"/{SERVICE}/AddTracingPolicy").future(request.SerializeToString())
+        assert wait_until(lambda: any(policy.name == "connects" for policy in client.list_policies()))
+        agent.refuse("AddTracingPolicy", grpc.StatusCode.DEADLINE_EXCEEDED)
+        yield
+        call.cancel()
+
+
+def test_a_slow_load_is_awaited_beyond_the_calls_deadline(agent: FakeTetragon, client: AgentClient) -> None:
     """DEADLINE_EXCEEDED is not a failure: the list says when the policy is loaded."""
-    agent.script.load_seconds = 1.0
-    with AgentClient(parse_address(agent.address), timeout=0.2) as client:
-        assert client.add_policy(POLICY, wait_seconds=20).state == "enabled"
+    with loading(agent, 0.3):
+        assert client.add_policy(POLICY).state == "enabled"
 
 
-def test_a_slow_load_that_fails_tells_why(agent: FakeTetragon) -> None:
+def test_a_slow_load_that_fails_tells_why(agent: FakeTetragon, client: AgentClient) -> None:
     """The error of a load that outlived its call is found in the list."""
-    agent.script.load_seconds = 1.0
     agent.script.load_errors["connects"] = "the verifier says no"
-    with (
-        AgentClient(parse_address(agent.address), timeout=0.2) as client,
-        pytest.raises(AgentError, match="connects: load_error: the verifier says no"),
-    ):
-        client.add_policy(POLICY, wait_seconds=20)
+    with loading(agent, 0.3), pytest.raises(AgentError, match="connects: load_error: the verifier says no"):
+        client.add_policy(POLICY)
 
 
-def test_a_load_is_not_awaited_for_ever(agent: FakeTetragon) -> None:
+def test_a_load_is_not_awaited_for_ever(agent: FakeTetragon, client: AgentClient) -> None:
     """At the end of the wait the user learns that the agent is still at it."""
-    agent.script.load_seconds = 30.0
-    with (
-        AgentClient(parse_address(agent.address), timeout=0.2) as client,
-        pytest.raises(AgentError, match=r"policy connects: still loading after 0\.3 s"),
-    ):
-        client.add_policy(POLICY, wait_seconds=0.3)
+    with loading(agent, 600), pytest.raises(AgentError, match=r"policy connects: still loading after 60 s"):
+        client.add_policy(POLICY, clock=count(step=40).__next__, sleep=lambda _: None)
 
 
 def test_an_absent_agent_is_explained(tmp_path: Path) -> None:

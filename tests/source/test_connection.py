@@ -1,6 +1,5 @@
 """The start of a connection and its limits, against servers that do what no agent does by itself."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +17,9 @@ from keytrail.source.base import MAX_MESSAGE_BYTES
 from keytrail.source.channel import RECEIVE_LIMIT
 from keytrail.source.grpc_stream import State
 from keytrail.source.status import Reason
+from source.answering import answering
 
-SECONDS = 20
+SECONDS = 60
 Reading = Callable[..., AbstractContextManager[Any]]
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 
@@ -151,38 +151,9 @@ def test_a_server_that_is_no_agent_is_said_to_be_none(tmp_path: Path, reading: R
     assert "not a Tetragon agent" in reader.transitions[0].detail
 
 
-@contextmanager
-def speaking(answer: bytes, then: bytes = b"") -> Iterator[str]:
-    """Run a TCP server that says something to everybody, whatever it is told."""
-    stop = threading.Event()
-
-    def serve() -> None:
-        while not stop.is_set():
-            try:
-                client, _ = listening.accept()
-            except TimeoutError:
-                continue
-            with client:
-                client.recv(1000)
-                client.sendall(answer)
-                stop.wait(0.05)
-                client.sendall(then)
-                stop.wait(0.05)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(0.05)
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            stop.set()
-            thread.join()
-
-
 def test_a_web_server_is_told_from_an_agent(reading: Reading) -> None:
     """An address where something else listens is named as that."""
-    with speaking(b"HTTP/1.1 400 Bad Request\r\n\r\n") as address, reading(address) as reader:
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as (address, _), reading(address) as reader:
         reader.until(lambda: (State.AWAY, Reason.NOT_GRPC) in reader.seen)
 
 
@@ -190,6 +161,6 @@ def test_too_many_pings_are_said_to_be_a_goaway(reading: Reading) -> None:
     """GOAWAY has its own reason and keeps the server's text: it means that our own settings are wrong."""
     settings = b"\0\0\0\4\0\0\0\0\0"
     goaway = bytes((0, 0, 22, 7, 0)) + bytes(4) + bytes(4) + (11).to_bytes(4) + b"too_many_pings"
-    with speaking(settings, goaway) as address, reading(address) as reader:
+    with answering(settings, goaway) as (address, _), reading(address) as reader:
         reader.until(lambda: (State.AWAY, Reason.GOAWAY) in reader.seen)
     assert "too_many_pings" in next(t.detail for t in reader.transitions if t.reason is Reason.GOAWAY)

@@ -221,5 +221,5 @@ def test_close_ends_following_from_another_thread(exporter: Exporter) -> None:
     reader = threading.Thread(target=lambda: list(source.batches()))
     reader.start()
     source.close()
-    reader.join(timeout=10)
+    reader.join(timeout=60)
     assert not reader.is_alive()

@@ -21,9 +21,10 @@ from keytrail.source.grpc_stream import Backoff, GrpcSource, State
 from keytrail.source.status import Reason
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
+from support.processes import wait_until
 from support.recordings import folder, messages
 
-SECONDS = 20
+SECONDS = 60
 Reading = Callable[..., AbstractContextManager[Any]]
 
 
@@ -45,7 +46,7 @@ def test_every_event_arrives_unchanged_and_in_order(agent: FakeTetragon, reading
     sent = list(messages("policy-library"))
     with reading(agent.address) as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish(sent, lossless=True)
         reader.until(lambda: len(reader.messages) >= len(sent))
     assert reader.messages == sent
@@ -59,7 +60,7 @@ def test_a_tcp_agent_is_read_too(reading: Reading) -> None:
     """Older installations listen on TCP."""
     with FakeTetragon() as agent, reading(agent.address) as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish([b"\x0a\x00"])
         reader.until(lambda: reader.messages == [b"\x0a\x00"])
 
@@ -75,7 +76,7 @@ def test_processes_come_before_events(agent: FakeTetragon, reading: Reading) -> 
     """The agent's process cache is handed over with the facts, each process whole, before any message."""
     with reading(agent.address) as first:
         first.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish(messages("seed-demo"), lossless=True)
     with reading(agent.address) as reader:
         reader.until(lambda: reader.batches)
@@ -96,7 +97,7 @@ def test_every_release_is_read(tmp_path: Path, release: str, captures: bool, rea
     address = f"unix://{tmp_path}/tetragon.sock"
     with FakeTetragon(address, profile=profile, release=release) as agent, reading(address) as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish(messages("seed-demo")[-1:])
         reader.until(lambda: reader.messages)
     facts = reader.batches[0].agent
@@ -109,7 +110,7 @@ def test_filters_are_applied_by_the_agent(agent: FakeTetragon, reading: Reading)
     """Only wanted kinds leave the agent."""
     with reading(agent.address, filters=EventFilter(kinds=frozenset({EventKind.EXIT}))) as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish(messages("seed-demo"), lossless=True)
         reader.until(lambda: len(reader.messages) >= 16)
     assert {GetEventsResponse.FromString(m).WhichOneof("event") for m in reader.messages} == {"process_exit"}
@@ -152,7 +153,7 @@ def test_a_restart_is_reported_and_its_stream_resumed(agent: FakeTetragon, readi
         reader.until(lambda: len(reader.seen) >= 2)
         agent.start()
         reader.until_connected(2)
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish([b"\x0a\x00"])
         reader.until(lambda: reader.messages)
     assert reader.seen[1] == (State.AWAY, Reason.REMOVED)
@@ -173,7 +174,8 @@ def test_a_polite_end_is_an_end(agent: FakeTetragon, reading: Reading) -> None:
     """A stream that ends without an error is a gap like any other."""
     with reading(agent.address) as reader:
         reader.until_connected()
-        agent.go_away(grace=1)
+        assert agent.wait_for_listeners(timeout=SECONDS)
+        agent.go_away(grace=SECONDS)
         reader.until(lambda: len(reader.seen) >= 2)
     assert reader.seen[1] in {(State.AWAY, Reason.ENDED), (State.AWAY, Reason.GOAWAY)}
 
@@ -182,7 +184,7 @@ def test_a_connection_cut_inside_a_message_loses_no_whole_one(agent: FakeTetrago
     """A socket that closes mid-message is a broken stream; what was whole before it has arrived."""
     with reading(agent.address) as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish([b"\x0a\x00"])
         reader.until(lambda: reader.messages)
         agent.publish([bytes(10 * 1024 * 1024)])
@@ -221,7 +223,7 @@ def test_a_refused_dump_is_reported_and_survived(agent: FakeTetragon, reading: R
     agent.refuse("GetDebug", grpc.StatusCode.PERMISSION_DENIED, "not for you")
     with reading(agent.address) as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish([b"\x0a\x00"])
         reader.until(lambda: reader.messages)
     assert reader.seen == [(State.CONNECTED, Reason.NO_PROCESS_CACHE)]
@@ -241,7 +243,7 @@ def test_a_message_over_the_limit_costs_itself_alone(agent: FakeTetragon, readin
     """A 20 MiB message is counted and thrown away on the same connection."""
     with reading(agent.address) as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish([b"\x0a\x00", bytes(20 * 1024 * 1024), b"\x2a\x00"])
         reader.until(lambda: len(reader.messages) >= 2)
     assert reader.messages == [b"\x0a\x00", b"\x2a\x00"]
@@ -253,10 +255,10 @@ def test_a_message_over_grpcs_limit_costs_its_stream(agent: FakeTetragon, readin
     """With grpcio a still larger message ends the stream: counted at once, reported, and read on afterwards."""
     with reading_by(agent.address, reader="grpcio") as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish([b"\x0a\x00", bytes(RECEIVE_LIMIT + 1)])
         reader.until_connected(2)
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish([b"\x2a\x00"])
         reader.until(lambda: len(reader.messages) >= 2)
     assert reader.messages == [b"\x0a\x00", b"\x2a\x00"]
@@ -268,7 +270,7 @@ def test_no_message_is_too_large_for_our_own_reader(agent: FakeTetragon, reading
     """A message that grpcio would fail on is counted and skipped as any other over the limit; the stream goes on."""
     with reading_by(agent.address, reader="http2") as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.publish([b"\x0a\x00", bytes(RECEIVE_LIMIT + 1), b"\x2a\x00"])
         reader.until(lambda: len(reader.messages) >= 2)
     assert reader.messages == [b"\x0a\x00", b"\x2a\x00"]
@@ -294,12 +296,9 @@ def test_abandoning_the_iteration_closes_the_stream(agent: FakeTetragon) -> None
     """Whoever stops iterating leaves no listener behind at the agent."""
     batches = GrpcSource(parse_address(agent.address)).batches()
     next(batches)
-    assert agent.listeners == 1
+    assert agent.wait_for_listeners(timeout=SECONDS)
     batches.close()  # type: ignore[attr-defined]  # a generator, as a caller may know
-    end = time.monotonic() + SECONDS
-    while agent.listeners:
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    assert wait_until(lambda: not agent.listeners)
 
 
 def test_our_own_reader_is_not_asked_to_speak_tls() -> None:

@@ -297,7 +297,7 @@ def outcome(whole: bytes, size: int) -> tuple[list[bytes], object, int]:
 
 
 @given(st.binary(max_size=300), st.booleans(), st.integers(1, 40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100)
 def test_random_bytes_raise_nothing_but_the_declared_error(noise: bytes, begun: bool, size: int) -> None:
     """Noise, at the start or in the middle of a stream, is refused or waited upon, the same however it is cut."""
     whole = (BODY if begun else b"") + noise
@@ -305,7 +305,7 @@ def test_random_bytes_raise_nothing_but_the_declared_error(noise: bytes, begun: 
 
 
 @given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=6), st.integers(1, 3_000))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100)
 def test_mutated_streams_raise_nothing_but_the_declared_error(changes: list[tuple[int, int]], size: int) -> None:
     """A valid stream with some bytes changed ends in messages or the declared error, the same however it is cut."""
     mutated = bytearray(VALID)

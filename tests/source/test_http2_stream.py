@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from keytrail.source.grpc_stream import State
 from keytrail.source.http2_stream import Http2Stream
 from keytrail.source.status import Reason, StreamError
 from keytrail.testing.fake_tetragon import FakeTetragon
+from source.answering import answering
 from support.recordings import STREAMS, messages
 
-SECONDS = 20
+SECONDS = 60
 Reading = Callable[..., AbstractContextManager[Any]]
 
 
@@ -29,40 +30,6 @@ def agent(tmp_path: Path) -> Iterator[FakeTetragon]:
     """Run an agent on a unix socket."""
     with FakeTetragon(f"unix://{tmp_path}/tetragon.sock") as running:
         yield running
-
-
-@contextmanager
-def answering(*answers: bytes, close: bool = True) -> Iterator[tuple[str, list[bytes]]]:
-    """Run a TCP server that sends each of its clients something after each thing it hears; keep what it heard."""
-    heard: list[bytes] = []
-    stop = threading.Event()
-
-    def serve() -> None:
-        while not stop.is_set():
-            try:
-                client, _ = listening.accept()
-            except TimeoutError:
-                continue
-            with client:
-                client.settimeout(0.05)
-                for answer in answers:
-                    try:
-                        heard.append(client.recv(100_000))
-                    except OSError:
-                        break
-                    client.sendall(answer)
-                while not (close or stop.wait(0.05)):
-                    pass
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(0.05)
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listening.getsockname()[1]}", heard
-        finally:
-            stop.set()
-            thread.join()
 
 
 def ending(stream: Http2Stream) -> StreamError:
@@ -81,7 +48,7 @@ def test_both_readers_hand_over_the_same(agent: FakeTetragon, name: str, reading
     with reading_by(agent.address, reader="http2") as own, reading_by(agent.address, reader="grpcio") as theirs:
         own.until_connected()
         theirs.until_connected()
-        assert agent.wait_for_listeners(2, timeout=20)
+        assert agent.wait_for_listeners(2, timeout=SECONDS)
         agent.publish(sent, lossless=True)
         own.until(lambda: len(own.messages) >= len(sent))
         theirs.until(lambda: len(theirs.messages) >= len(sent))
@@ -95,7 +62,7 @@ def test_a_stall_is_only_silence(agent: FakeTetragon, reading: Reading) -> None:
     """An agent that sends nothing for a while is still connected."""
     with reading(agent.address) as reader:
         reader.until_connected()
-        assert agent.wait_for_listeners(timeout=20)
+        assert agent.wait_for_listeners(timeout=SECONDS)
         agent.stall()
         agent.publish([b"\x0a\x00"])
         time.sleep(0.3)
@@ -134,7 +101,7 @@ def test_grpcio_delivers_after_a_surprise(reading_by: Reading) -> None:
             reader.until(lambda: reader.seen)
         with FakeTetragon(address) as agent:
             reader.until_connected()
-            assert agent.wait_for_listeners(timeout=20)
+            assert agent.wait_for_listeners(timeout=SECONDS)
             agent.publish(messages("seed-demo"), lossless=True)
             reader.until(lambda: len(reader.messages) >= len(messages("seed-demo")))
             reader.source.close()
@@ -202,7 +169,7 @@ def test_cancel_ends_a_connect_that_hangs() -> None:
         thread.start()
         time.sleep(0.3)
         stream.cancel()
-        thread.join(timeout=2)
+        thread.join(timeout=SECONDS)
         assert not thread.is_alive()
         assert found[0].reason is Reason.CANCELLED
         waiting.close()

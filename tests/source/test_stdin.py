@@ -60,5 +60,5 @@ def test_close_ends_a_silent_pipe(pipe: tuple[BinaryIO, BinaryIO]) -> None:
     thread = threading.Thread(target=lambda: list(source.batches()))
     thread.start()
     source.close()
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert not thread.is_alive()

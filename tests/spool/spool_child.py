@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
         for _ in range(20):
             spool.append(Lane(number % 6), b"resource %d" % (number % 11), b"%d" % number + b" finding" * 10)
             number += 1
-        if spool.sync(30):
+        if spool.sync(60):
             print("a", number - 1, flush=True)  # noqa: T201 - the child's answer
 
 

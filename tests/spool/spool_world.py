@@ -15,7 +15,7 @@ from keytrail.export.spool.ledger import SpoolLoss
 
 HOUR_NS = 3600 * 1_000_000_000
 MIB = 1 << 20
-QUICK = SpoolTuning(gather=0.005, tidy=0.02, retry=0.05, pack_after=0.0, patience=20.0)
+QUICK = SpoolTuning(gather=0.005, tidy=0.02, retry=0.05, pack_after=0.0, patience=60.0)
 
 
 class Listener:
@@ -87,7 +87,7 @@ class World(Spool):
         thread.join()
         return found
 
-    def when(self, condition: Callable[[SpoolState], object], seconds: float = 30.0) -> SpoolState:
+    def when(self, condition: Callable[[SpoolState], object], seconds: float = 60.0) -> SpoolState:
         """Wait until the state is so; fails when it does not become so."""
         end = time.monotonic() + seconds
         while not condition(state := self.state()):

@@ -1,7 +1,6 @@
 """The spool as its users see it: append, take, settle, again after a restart."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,7 +24,7 @@ def running(folder: Path | None, **options: Any) -> Iterator[World]:
         yield spool
         assert balanced(spool.state()), spool.state()
     finally:
-        spool.close(10)
+        spool.close(60)
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -40,7 +39,7 @@ def test_records_of_a_workload_keep_their_order_across_severities(place: Path | 
         for number in range(600):
             lane = (Lane.LOW, Lane.CRITICAL, Lane.EVENT)[number // 7 % 3]
             spool.append(lane, b"resource %d" % (number % 4), b"%d" % number)
-        spool.sync(30)
+        spool.sync(60)
         entries = spool.take_all(records=50)
     for resource in range(4):
         mine = [int(one) for one in records_of(e for e in entries if e.data.startswith(b"resource %d\n" % resource))]
@@ -54,7 +53,7 @@ def test_slots_share_the_streams(place: Path | None) -> None:
     with running(place) as spool:
         for number in range(200):
             spool.append(Lane.LOW, b"resource %d" % number, b"%d" % number)
-        spool.sync(30)
+        spool.sync(60)
         shares = [spool.take_all(slot, 3, records=20) for slot in range(3)]
         assert [{entry.stream % 3 for entry in share} for share in shares] == [{0}, {1}, {2}]
         assert sorted(int(one) for share in shares for one in records_of(share)) == list(range(200))
@@ -65,7 +64,7 @@ def test_given_back_comes_first(place: Path | None) -> None:
     with running(place) as spool:
         for number in range(30):
             spool.append(Lane.LOW, b"resource %d" % number, b"%d" % number)
-        spool.sync(30)
+        spool.sync(60)
         taken = spool.take(0, 1, 10, MIB, 0.0)
         spool.give_back(taken)
         assert spool.take(0, 1, 10, MIB, 0.0) == taken
@@ -79,7 +78,7 @@ def test_entries_settle_in_pieces(place: Path | None) -> None:
     with running(place) as spool:
         for number in range(10):
             spool.append(Lane.LOW, b"resource", b"%d" % number)
-        spool.sync(30)
+        spool.sync(60)
         (whole,) = spool.take(0, 1, 100, MIB, 0.0)
         spool.exported([whole._replace(records=4)])
         assert spool.state().queued == 10
@@ -99,10 +98,32 @@ def test_take_waits_lingers_and_is_woken(place: Path | None) -> None:
         thread.start()
         for number in range(100):
             spool.append(Lane.LOW, b"resource", b"%d" % number)
-            spool.sync(30)
-        thread.join(30)
+            spool.sync(60)
+        thread.join(60)
         assert found == [100]
         assert spool.take_now() == []
+
+
+def test_take_at_the_end_waits_for_what_is_on_its_way(place: Path | None) -> None:
+    """Below zero, linger waits for no record that was not appended before, and for every one that was."""
+    with running(place) as spool:
+        assert spool.take(0, 1, 100, MIB, -1.0) == []
+        for number in range(100):
+            spool.append(Lane(number % 6), b"resource %d" % number, b"%d" % number)
+        found: list[bytes] = []
+        while taken := spool.take(0, 1, 30, MIB, -1.0):
+            found += records_of(taken)
+        assert sorted(map(int, found)) == list(range(100))
+
+
+def test_nothing_stays_behind_in_the_inlet(place: Path | None) -> None:
+    """Whatever is appended while others are written is committed, with nobody who asks and no other reason to look."""
+    with running(place, tuning=replace(QUICK, gather=0.0, tidy=3600.0)) as spool:
+        for number in range(3000):
+            spool.append(Lane(number % 6), b"resource", b"%d" % number)
+        taken = spool.take(0, 1, 3000, MIB, 60.0)
+        assert sorted(map(int, records_of(taken))) == list(range(3000))
+        assert spool.state().appended == 3000
 
 
 def test_restart_finds_what_was_not_settled(tmp_path: Path) -> None:
@@ -111,7 +132,7 @@ def test_restart_finds_what_was_not_settled(tmp_path: Path) -> None:
         assert spool.previous.last_alive_ns is None
         for number in range(20):
             spool.append(Lane(number % 6), b"resource %d" % number, b"%d" % number)
-        assert spool.sync(30)
+        assert spool.sync(60)
         taken = spool.take(0, 1, 12, MIB, 0.0)
         spool.exported(taken[:5])
         highest = max(entry.sequence for entry in taken)
@@ -123,7 +144,7 @@ def test_restart_finds_what_was_not_settled(tmp_path: Path) -> None:
         assert {e.sequence for e in found} & {e.sequence for e in taken} == {e.sequence for e in taken[5:]}
         spool.exported(found)
         spool.append(Lane.LOW, b"resource", b"new")
-        spool.sync(30)
+        spool.sync(60)
         (new,) = spool.take_all()
         assert new.sequence > highest
         spool.exported([new])
@@ -134,7 +155,7 @@ def test_memory_is_lost_with_the_process_and_said(tmp_path: Path) -> None:
     """Without a folder what is not sent at the end is dropped as shutdown, and later records too."""
     spool = World(None)
     spool.append(Lane.HIGH, b"resource", b"1")
-    spool.close(10)
+    spool.close(60)
     spool.append(Lane.HIGH, b"resource", b"2")
     assert dict(spool.state().dropped) == {DropReason.SHUTDOWN: 2}
     assert not spool.state().durable
@@ -157,16 +178,16 @@ def test_lowest_severity_makes_room_first(tmp_path: Path) -> None:
         for number in range(400):
             spool.append(Lane.HIGH, b"resource", b"high %d " % number + bytes(1000).hex().encode())
         spool.append(Lane.EVENT, b"resource", b"event taken")
-        assert spool.sync(30)
+        assert spool.sync(60)
         everything = spool.take_all()
         taken = [entry for entry in everything if entry.lane is Lane.EVENT]
         spool.give_back([entry for entry in everything if entry.lane is Lane.HIGH])
         for number in range(4000):
             spool.append(Lane.EVENT, b"resource", b"event %d " % number + b"%d" % number * 300)
             if number % 200 == 0:
-                spool.sync(30)
+                spool.sync(60)
                 assert spool.state().bytes <= 2 * MIB
-        assert spool.sync(30)
+        assert spool.sync(60)
         spool.exported(taken)
         state = spool.state()
         assert state.exported == 1
@@ -185,7 +206,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     del tmp_path
     with running(None, most_bytes=MIB) as spool:
         spool.append(Lane.EVENT, b"resource", b"first")
-        spool.sync(30)
+        spool.sync(60)
         first = spool.take(0, 1, 1, MIB, 0.0)
         for number in range(3000):
             spool.append(Lane(number % 2), b"resource", b"%d " % number + bytes(1000))
@@ -211,7 +232,7 @@ def test_patient_append_waits_for_the_sender() -> None:
         for number in range(5000):
             spool.append(Lane.EVENT, b"resource", b"%d " % number + bytes(1000))
         over.set()
-        thread.join(30)
+        thread.join(60)
         assert (spool.state().exported, spool.state().queued) == (5000, 0)
 
 
@@ -231,10 +252,9 @@ def test_outage_is_packed_and_comes_back_in_order(tmp_path: Path) -> None:
         for number in range(6000):
             spool.append(Lane(number // 50 % 3), b"resource %d" % (number % 40), b"%d " % number + b"finding " * 100)
             if number % 500 == 0:
-                spool.sync(30)
-        spool.sync(30)
-        spool.when(lambda state: state.bytes < 6000 * 800 / 2)
-        assert len(files(tmp_path, ".pack")) > 10
+                spool.sync(60)
+        spool.sync(60)
+        spool.when(lambda state: state.bytes < 6000 * 800 / 2 and len(files(tmp_path, ".pack")) > 10)
         ahead = spool.take_all(1, 2, records=100)
         spool.exported(ahead)
         behind = spool.take_all(0, 2, records=100)
@@ -249,13 +269,13 @@ def test_outage_is_packed_and_comes_back_in_order(tmp_path: Path) -> None:
 
 def test_backend_that_answers_has_nothing_packed(tmp_path: Path) -> None:
     """Entries that are taken as they come are neither read back from disk nor compressed."""
-    tuning = replace(QUICK, segment_bytes=64 * 1024, pack_after=10.0)
+    tuning = replace(QUICK, segment_bytes=64 * 1024, pack_after=3600.0)
     with running(tmp_path, tuning=tuning) as spool:
         spool.take_now()
         for number in range(2000):
             spool.append(Lane.LOW, b"resource", b"%d " % number + bytes(100).hex().encode())
             if number % 100 == 99:
-                assert spool.sync(30)
+                assert spool.sync(60)
                 for segment in files(tmp_path, ".seg"):
                     with suppress(FileNotFoundError), segment.open("r+b") as file:
                         file.write(bytes(segment.stat().st_size))  # whoever reads it back finds nothing
@@ -270,10 +290,10 @@ def test_records_grow_too_old(tmp_path: Path) -> None:
     for folder in (tmp_path, None):
         with running(folder, clock=clock, longest_ns=HOUR_NS) as spool:
             spool.append(Lane.LOW, b"resource", b"old")
-            spool.sync(30)
+            spool.sync(60)
             clock.pass_ns(HOUR_NS // 2)
             spool.append(Lane.LOW, b"resource", b"young")
-            spool.sync(30)
+            spool.sync(60)
             clock.pass_ns(HOUR_NS // 2 + HOUR_NS // 16)
             state = spool.when(lambda state: state.dropped)
             assert (dict(state.dropped), state.queued) == ({DropReason.SPOOL_EXPIRED: 1}, 1)
@@ -286,14 +306,14 @@ def test_clock_jumps_expire_nothing(tmp_path: Path, years: int) -> None:
     clock = Clock()
     with running(tmp_path, clock=clock, longest_ns=HOUR_NS) as spool:
         spool.append(Lane.LOW, b"resource", b"before")
-        assert spool.sync(30)
+        assert spool.sync(60)
         clock.wall_ns += years * 365 * 24 * HOUR_NS
         spool.append(Lane.LOW, b"resource", b"after")
-        assert spool.sync(30)
+        assert spool.sync(60)
         assert spool.state().queued == 2
     clock.wall_ns += years * 365 * 24 * HOUR_NS
     with running(tmp_path, clock=clock, longest_ns=HOUR_NS) as spool:
-        assert spool.sync(30)
+        assert spool.sync(60)
         assert spool.state().queued == 2
         assert records_of(spool.take_all(records=1)) == [b"before", b"after"]
     with running(tmp_path, clock=clock, longest_ns=HOUR_NS) as spool:
@@ -302,14 +322,12 @@ def test_clock_jumps_expire_nothing(tmp_path: Path, years: int) -> None:
         assert state.dropped[DropReason.SPOOL_EXPIRED] == 2
 
 
-def test_sync_holds_within_half_a_second_of_sigterm(tmp_path: Path) -> None:
+def test_sync_does_not_wait_to_gather(tmp_path: Path) -> None:
     """`sync` does not wait for the gather time: what was appended is on disk when it returns."""
     with running(tmp_path, tuning=replace(QUICK, gather=3600.0, tidy=3600.0)) as spool:
         spool.append(Lane.LOW, b"resource", b"1")
         spool.append(Lane.HIGH, b"resource", b"2")
-        begun = time.monotonic()
-        assert spool.sync(30)
-        assert time.monotonic() - begun < 30
+        assert spool.sync(60)
         assert sum(path.read_bytes().count(b"resource") for path in files(tmp_path, ".seg")) == 2
         assert spool.state().unsynced == 0
 
@@ -319,11 +337,11 @@ def test_encoder_that_fails_costs_its_batch_only(tmp_path: Path) -> None:
     with running(tmp_path) as spool:
         spool._writer._resource_logs = lambda _key, records: records[7]
         spool.append(Lane.LOW, b"resource", b"1")
-        assert spool.sync(30)
+        assert spool.sync(60)
         assert dict(spool.state().dropped) == {DropReason.SPOOL_DAMAGED: 1}
         spool._writer._resource_logs = lambda key, records: b"\n".join((key, *records))
         spool.append(Lane.LOW, b"resource", b"2")
-        assert spool.sync(30)
+        assert spool.sync(60)
         assert records_of(spool.take_all()) == [b"2"]
 
 
@@ -334,8 +352,8 @@ def test_nothing_is_packed_away_while_it_is_written(tmp_path: Path) -> None:
         for number in range(4000):
             spool.append(Lane(number % 2), b"resource %d" % (number % 50), b"%d" % number + b" finding" * 100)
             if number % 300 == 0:
-                assert spool.sync(30)
-        assert spool.sync(30)
+                assert spool.sync(60)
+        assert spool.sync(60)
         assert not spool.state().dropped
         assert files(tmp_path, ".pack")
     with running(tmp_path) as spool:
@@ -349,7 +367,7 @@ def test_backlog_is_taken_in_full_batches(tmp_path: Path) -> None:
     with running(tmp_path, tuning=tuning) as spool:
         for number in range(4000):
             spool.append(Lane(number % 2), b"resource", b"%d" % number + b" finding" * 200)
-        assert spool.sync(30)
+        assert spool.sync(60)
     with running(tmp_path, tuning=tuning) as spool:
         piece = len(records_of(spool.take(0, 1, 3000, 64 * MIB, 0.0)))
         batch = [int(one.split()[0]) for one in records_of(spool.take(0, 1, 3000, 64 * MIB, 60.0))]

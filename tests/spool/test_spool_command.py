@@ -43,13 +43,13 @@ def spool(tmp_path: Path) -> Iterator[World]:
     )
     made.start()
     made.append(Lane.HIGH, resource("chat-0"), record("poison \x1b[31m"))
-    made.sync(30)
+    made.sync(60)
     made.refused(made.take(0, 1, 10, MIB, 0.0), "field \x07 too long")
     made.append(Lane.HIGH, resource("chat-1"), record("shell started"))
     made.append(Lane.LOW, resource("chat-1"), record("\u202eodd"))
-    made.sync(30)
+    made.sync(60)
     yield made
-    made.close(10)
+    made.close(60)
 
 
 def run(spool: World, *words: str) -> Ran:
@@ -99,7 +99,7 @@ def test_resend_beside_a_running_collector(spool: World) -> None:
 
 def test_resend_without_a_collector(spool: World) -> None:
     """What is resent while no collector runs is queued by the next one, once."""
-    spool.close(10)
+    spool.close(60)
     assert run(spool, "resend", "--all").code == 0
     assert "1 dead letters will be queued again" in run(spool, "list").out
     folder = spool._writer._folder
@@ -107,7 +107,7 @@ def test_resend_without_a_collector(spool: World) -> None:
         again = World(folder)
         again.start()
         assert again.when(lambda state: state.queued == 3 and not state.unsynced)
-        again.close(10)
+        again.close(60)
 
 
 def test_purge(spool: World) -> None:
@@ -116,7 +116,7 @@ def test_purge(spool: World) -> None:
     assert (refused.code, "in use by process" in refused.err) == (2, True)
     assert run(spool, "purge", "--all").out.endswith(": 1 records deleted\n")
     assert spool.when(lambda state: not state.set_aside).queued == 2
-    spool.close(10)
+    spool.close(60)
     assert run(spool, "purge", "--queued").out == "2 queued records deleted\n"
     assert run(spool, "show", "--queued").out == ""
     assert World(spool._writer._folder).previous.clean
@@ -151,20 +151,20 @@ def test_dead_letters_are_bounded(tmp_path: Path) -> None:
     spool.start()
     for number in range(60):
         spool.append(Lane.LOW, b"resource", b"%d " % number + bytes(10_000))
-        spool.sync(30)
+        spool.sync(60)
         spool.refused(spool.take(0, 1, 10, MIB, 0.0), "no")
     state = spool.state()
     assert state.dropped[DropReason.EXPORT_REJECTED] == 60
     assert 20 <= state.set_aside <= 26
     assert sum(path.stat().st_size for path in (tmp_path / "dead").iterdir()) <= MIB // 4
-    spool.close(10)
+    spool.close(60)
 
 
 def test_unreadable_entries_are_shown_as_such(tmp_path: Path) -> None:
     """Bytes that are no ResourceLogs are said to be none."""
     spool = World(tmp_path / "spool")
     spool.append(Lane.LOW, b"resource", b"\xff\xff")
-    spool.close(10)
+    spool.close(60)
     assert run(spool, "show", "--queued").out == "(not readable: 11 bytes)\n"
 
 
@@ -174,5 +174,5 @@ def test_lines_need_no_attributes(tmp_path: Path) -> None:
     empty = ResourceLogs(scope_logs=[ScopeLogs(log_records=[LogRecord()])]).SerializeToString()
     spool._writer._resource_logs = lambda _key, _records: empty
     spool.append(Lane.LOW, b"resource", b"")
-    spool.close(10)
+    spool.close(60)
     assert run(spool, "show", "--queued").out == '- "" - "" ""\n'

@@ -29,12 +29,12 @@ def test_full_disk_drops_the_lowest_and_stores_the_rest(tmp_path: Path) -> None:
         spool.start()
         for number in range(100):
             spool.append(Lane.CRITICAL, b"resource", b"critical %d " % number + os.urandom(1000).hex().encode())
-        assert spool.sync(30)
+        assert spool.sync(60)
         for number in range(2000):
             spool.append(Lane.EVENT, b"resource", b"event %d " % number + os.urandom(500).hex().encode())
             if number % 50 == 0:
-                assert spool.sync(30)
-        assert spool.sync(30)
+                assert spool.sync(60)
+        assert spool.sync(60)
         state = spool.state()
         assert state.durable
         assert state.queued_by_lane[Lane.CRITICAL] == 100
@@ -42,7 +42,7 @@ def test_full_disk_drops_the_lowest_and_stores_the_rest(tmp_path: Path) -> None:
         assert balanced(state)
         spool.exported(spool.take_all())
         assert spool.state().queued == 0
-        spool.close(10)
+        spool.close(60)
 
 
 def test_disk_filled_by_others(tmp_path: Path) -> None:
@@ -52,21 +52,21 @@ def test_disk_filled_by_others(tmp_path: Path) -> None:
         spool = World(place / "spool", tuning=SMALL)
         spool.start()
         spool.append(Lane.HIGH, b"resource", b"stored")
-        assert spool.sync(30)
+        assert spool.sync(60)
         with (place / "others").open("wb", buffering=0) as others:
             assert others.write(bytes(2 * MIB)) < MIB  # as much as there was room for
         spool.append(Lane.LOW, b"resource", b"x" * 8000)
-        assert not spool.sync(30)
+        assert not spool.sync(60)
         state = spool.state()
         assert (state.queued, state.unsynced, state.durable) == (2, 1, False)
         assert "No space left on device" in state.fault
         (place / "others").unlink()
         state = spool.when(lambda state: state.durable)
         assert (state.queued, state.unsynced, state.fault) == (2, 0, "")
-        spool.close(10)
+        spool.close(60)
         again = World(place / "spool")
         assert sorted(map(len, records_of(again.take_all()))) == [6, 8000]
-        again.close(10)
+        again.close(60)
 
 
 def test_disk_that_is_read_only_at_the_start(tmp_path: Path) -> None:
@@ -75,13 +75,13 @@ def test_disk_that_is_read_only_at_the_start(tmp_path: Path) -> None:
     with mounted(place, "size=1m"):
         earlier = World(place / "spool")
         earlier.append(Lane.LOW, b"resource", b"earlier")
-        earlier.close(10)
+        earlier.close(60)
         remount(place, "ro")
         spool = World(place / "spool", tuning=SMALL)
         spool.start()
         spool.append(Lane.LOW, b"resource", b"1")
         spool.append(Lane.LOW, b"resource", b"2")
-        assert not spool.sync(30)
+        assert not spool.sync(60)
         assert "Read-only file system" in spool.state().fault
         taken = spool.take_all()
         assert records_of(taken) == [b"1", b"2"]
@@ -90,11 +90,11 @@ def test_disk_that_is_read_only_at_the_start(tmp_path: Path) -> None:
         state = spool.when(lambda state: state.durable)
         assert (state.unsynced, state.recovered, balanced(state)) == (0, 1, True)
         assert records_of(spool.take_all()) == [b"earlier", b"1", b"2"]
-        spool.close(10)
+        spool.close(60)
         again = World(place / "spool")
         assert again.previous.clean
         assert records_of(again.take_all()) == [b"earlier", b"1", b"2"]
-        again.close(10)
+        again.close(60)
 
 
 def test_disk_that_becomes_read_only(tmp_path: Path) -> None:
@@ -102,17 +102,17 @@ def test_disk_that_becomes_read_only(tmp_path: Path) -> None:
     spool = World(tmp_path, tuning=replace(QUICK, segment_bytes=1))
     spool.start()
     spool.append(Lane.LOW, b"resource", b"1")
-    assert spool.sync(30)
+    assert spool.sync(60)
     with mounted(tmp_path / "low", "size=64k,ro"):
         spool.append(Lane.LOW, b"resource", b"2")
         spool.append(Lane.HIGH, b"resource", b"3")
-        assert not spool.sync(30)
+        assert not spool.sync(60)
         assert "Read-only file system" in spool.state().fault
         assert balanced(spool.state())
     state = spool.when(lambda state: state.durable)
     assert (state.unsynced, state.queued) == (0, 3)
     assert records_of(spool.take_all()) == [b"1", b"2", b"3"]
-    spool.close(10)
+    spool.close(60)
 
 
 def test_folder_of_somebody_else(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_folder_of_somebody_else(tmp_path: Path) -> None:
         "from keytrail.export.spool.entries import Lane\n"
         "if os.geteuid() == 0: os.chdir('/'); os.setgroups([]); os.setgid(65532); os.setuid(65532)\n"
         "spool = World(Path(sys.argv[1]) / 'spool'); spool.start(); spool.append(Lane.LOW, b'r', b'1')\n"
-        "print(json.dumps([spool.sync(30), spool.state().fault, spool.state().queued])); spool.close(10)\n"
+        "print(json.dumps([spool.sync(60), spool.state().fault, spool.state().queued])); spool.close(60)\n"
     )
     tmp_path.chmod(0o555)
     path = os.pathsep.join([str(Path(__file__).parent.parent), *sys.path])
@@ -146,17 +146,17 @@ def test_limit_on_file_sizes(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
         for number in range(20):
             spool.append(Lane.LOW, b"resource", b"%d " % number + bytes(1000).hex().encode())
-            assert spool.sync(30)
+            assert spool.sync(60)
         assert max(path.stat().st_size for path in files(tmp_path, ".seg")) <= 8192
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
         spool.append(Lane.LOW, b"resource", bytes(1000))
-        assert not spool.sync(30)
+        assert not spool.sync(60)
         assert "File too large" in spool.state().fault
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
     spool.when(lambda state: state.durable)
     assert len(records_of(spool.take_all())) == 21
-    spool.close(10)
+    spool.close(60)
 
 
 def filled(folder: Path, *, packed: bool) -> list[Path]:
@@ -166,12 +166,12 @@ def filled(folder: Path, *, packed: bool) -> list[Path]:
     spool.take_now()
     for number in range(40):
         spool.append(Lane.LOW, b"resource %d" % number, b"%d" % number + b" finding" * 20)
-        spool.sync(30) if packed else None
-    spool.sync(30)
+        spool.sync(60) if packed else None
+    spool.sync(60)
     if packed:
         spool._core.lanes.forget_positions()
         spool.when(lambda _: len(files(folder, ".pack")) > 1)
-    spool.close(10)
+    spool.close(60)
     return files(folder, ".pack" if packed else ".seg")
 
 
@@ -186,7 +186,7 @@ PLACES = st.integers(0, 9999)
 
 
 @given(which=PLACES, cut=st.none() | PLACES, flips=st.lists(st.tuples(PLACES, st.integers(1, 255)), max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_damaged_files(stored: list[Path], which: int, cut: int | None, flips: list[tuple[int, int]]) -> None:
     """Wherever bytes flip or a file ends: no crash, no record that never was, the equation, and the intact ones."""
     packed = stored[0].suffix == ".pack"
@@ -213,11 +213,11 @@ def test_damaged_files(stored: list[Path], which: int, cut: int | None, flips: l
             assert state.recovered == 40
         if state.dropped:
             spool.when(lambda _: spool.losses)
-        spool.close(10)
+        spool.close(60)
         again = World(folder)
         assert again.state().recovered == len(found)
         assert not again.state().dropped
-        again.close(10)
+        again.close(60)
 
 
 def test_damage_while_running(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_damage_while_running(tmp_path: Path) -> None:
     spool.start()
     for number in range(100):
         spool.append(Lane.LOW, b"resource", b"%d" % number + b" finding" * 50)
-        spool.sync(30)
+        spool.sync(60)
     first, second, third, *_ = files(tmp_path, ".seg")
     first.unlink()
     second.write_bytes(second.read_bytes()[:4000])
@@ -237,7 +237,7 @@ def test_damage_while_running(tmp_path: Path) -> None:
     assert state.dropped.keys() == {DropReason.SPOOL_DAMAGED}
     assert state.exported == len(records_of(entries)) > 40
     assert balanced(state)
-    spool.close(10)
+    spool.close(60)
     assert not files(tmp_path, ".seg", ".ack", ".pack")
 
 
@@ -247,16 +247,16 @@ def test_zeros_settle_nothing(tmp_path: Path) -> None:
     spool.start()
     for number in range(10):
         spool.append(Lane.LOW, b"resource %d" % number, b"%d" % number)
-    spool.sync(30)
+    spool.sync(60)
     spool.exported(spool.take(0, 1, 4, MIB, 0.0))
-    spool.close(10)
+    spool.close(60)
     (acks,) = files(tmp_path, ".ack")
     acks.write_bytes(acks.read_bytes()[:24] + bytes(24 + 5))
     spool = World(tmp_path)
     spool.start()
     assert spool.state().recovered == 8
     spool.exported(spool.take(0, 1, 1, MIB, 0.0))
-    spool.close(10)
+    spool.close(60)
     spool = World(tmp_path)
     assert spool.state().recovered == 7
-    spool.close(10)
+    spool.close(60)

@@ -52,7 +52,7 @@ def test_kill_at_random_moments(tmp_path: Path, kills: int) -> None:
         assert not spool.previous.clean
         assert balanced(spool.state())
         waiting = [int(one.split()[0]) for one in records_of(spool.take_all())]
-        spool.close(10)
+        spool.close(60)
         mark_unclean(tmp_path)
         assert len(waiting) == len(set(waiting))
         assert acknowledged <= set(waiting) | settled | settling

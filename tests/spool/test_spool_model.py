@@ -46,7 +46,7 @@ class Machine(RuleBasedStateMachine):
             self.spool.append(lane, b"resource %d" % (self.number % resources), b"%d %s" % (self.number, bytes(99)))
             self.waiting.add(self.number)
             self.number += 1
-        assert self.spool.sync(30)
+        assert self.spool.sync(60)
 
     @rule(slot=st.integers(0, 2), records=st.integers(1, 40))
     def take(self, slot: int, records: int) -> None:
@@ -151,4 +151,4 @@ def _numbers(entries: Iterable[Entry]) -> list[int]:
 
 
 TestSpoolModel = Machine.TestCase
-TestSpoolModel.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
+TestSpoolModel.settings = settings(max_examples=12, stateful_step_count=20)

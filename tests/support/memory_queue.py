@@ -9,7 +9,7 @@ from itertools import count
 
 from keytrail.export.spool.entries import Entry, Lane
 
-PATIENCE = 30
+PATIENCE = 60
 
 
 class MemoryQueue:

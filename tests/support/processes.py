@@ -53,13 +53,13 @@ class CollectorProcess:
     def stop(self) -> dict[str, Any]:
         """End it as an init system does; return its accounting. The exit code must be 0."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(10)
+        code = self.process.wait(120)
         assert code == 0, self.err
         summary: dict[str, Any] = json.loads(self.summary_file.read_text())
         return summary
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
     """Look again and again until it is so; False when the time is over."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

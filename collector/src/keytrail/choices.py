@@ -35,6 +35,14 @@ class Choice(StrEnum):
     NEVER = "never"
 
 
+class Peers(StrEnum):
+    """Whose addresses in the cluster are watched."""
+
+    NONE = "none"
+    SERVICES = "services"
+    ALL = "all"
+
+
 class LogLevel(StrEnum):
     """The least important of Keytrail's own log records that is written."""
 

@@ -16,6 +16,8 @@ from keytrail.commands import (
     demo,
     doctor,
     fakes,
+    identities,
+    nodes,
     policies,
     record,
     replay,
@@ -47,7 +49,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"keytrail {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (collect, status, spool, replay, record, watch, rules, policies, config, demo, doctor, fakes):
+    for module in (
+        collect,
+        status,
+        spool,
+        replay,
+        record,
+        watch,
+        rules,
+        policies,
+        identities,
+        nodes,
+        config,
+        demo,
+        doctor,
+        fakes,
+    ):
         module.add(commands)
     return parser
 

@@ -8,22 +8,30 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from keytrail.choices import Peers as Watched
+from keytrail.domain import peer_facts
 from keytrail.domain.errors import KubeError
 from keytrail.domain.objects import Resource
+from keytrail.domain.peer_facts import PodAddresses
 from keytrail.domain.pod_facts import Owner, PodFacts, Redact, pod_facts
+from keytrail.enrich.enricher import Enricher
 from keytrail.enrich.index import PodIndex
+from keytrail.enrich.peer_index import Named, PeerIndex
 from keytrail.judging import judge
 from keytrail.kube.accounts import AccountReader
 from keytrail.kube.api import Api
 from keytrail.kube.config_watch import ConfigWatch, problems_of
-from keytrail.kube.places import JOBS, PODS
+from keytrail.kube.places import ENDPOINT_SLICES, JOBS, NODES, PODS, SERVICES, Place
 from keytrail.kube.status import StatusWriter
 from keytrail.kube.status_content import Picture
-from keytrail.kube.store import Change, Key
+from keytrail.kube.store import Change, Decode, Key
 from keytrail.kube.watch import Watch, WatchState
+from keytrail.observe.snapshot import ClusterPart, RequestPart, WatchPart
 from keytrail.settings import Settings
+
+T = TypeVar("T")
 
 SETTLE_SECONDS = 5.0
 """How long the start waits for pods and manifests of an API server that is slow; one that is away is known at once."""
@@ -38,6 +46,10 @@ class Cluster:
         self.api = api
         self.node = settings.node_name or socket.gethostname().lower()
         self.index = PodIndex(self._job_owner)
+        self.enricher = Enricher(
+            self.index, wait_ns=settings.pod_wait_ms * 1_000_000, runtimes=settings.container_runtimes
+        )
+        """For the deciding thread."""
         self._changed: Callable[[], None] = lambda: None
         self._configuration = ConfigWatch(api, partial(judge, settings), lambda _: self._changed())
         self._pods: Watch[PodFacts] = Watch(
@@ -50,6 +62,10 @@ class Cluster:
         )
         self._account_of: dict[str, tuple[str, str]] = {}
         """The ServiceAccount of each pod, by its uid."""
+        self.peers = None if settings.peers is Watched.NONE else PeerIndex(settings.cluster_ranges)
+        """Who has which address in the cluster; None when nobody wants to know."""
+        self._only_services = settings.peers is Watched.SERVICES
+        self._peer_watches = [] if self.peers is None else peer_watches(api, settings.peers, self.peers)
         self._accounts = AccountReader(api, lambda: self._account_of.copy().values(), self.index.service_account)
         self._status: StatusWriter | None = None
 
@@ -62,6 +78,8 @@ class Cluster:
         """Begin, and wait a little for what is there, so that the first events are decided on by it."""
         self._pods.start()
         self._configuration.start()
+        for watch in self._peer_watches:
+            watch.start()
         self._accounts.start()
         self._configuration.wait_settled(SETTLE_SECONDS)
         if self._pods.state().error is None:
@@ -69,7 +87,8 @@ class Cluster:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        parts = (self._pods, self._configuration, self._accounts, *(() if self._status is None else (self._status,)))
+        status = () if self._status is None else (self._status,)
+        parts = (self._pods, self._configuration, *self._peer_watches, self._accounts, *status)
         for part in parts:
             part.stop()
         end = time.monotonic() + _END_SECONDS
@@ -93,7 +112,25 @@ class Cluster:
 
     def watches(self) -> tuple[WatchState, ...]:
         """Return how each watch is doing."""
-        return (self._pods.state(), *self._configuration.states())
+        return (self._pods.state(), *self._configuration.states(), *(one.state() for one in self._peer_watches))
+
+    def part(self) -> ClusterPart:
+        """Return the state of now, for metrics and status."""
+        own = self._pods.state()
+        return ClusterPart(
+            url=self.api.url,
+            watches=(_part(own, "pods of this node"), *(_part(one, one.resource) for one in self.watches()[1:])),
+            requests=tuple(
+                RequestPart(verb, resource, used.requests, used.failed, used.sent, used.received)
+                for (verb, resource), used in self.api.usage().items()
+            ),
+            problems=self.problems(),
+            pods=len(self.index),
+            peers=None if self.peers is None else len(self.peers),
+            waiting=self.enricher.waiting,
+            waited=self.enricher.waited,
+            misses={reason.value: count for reason, count in self.enricher.misses.copy().items()},
+        )
 
     def write_status(self, picture: Callable[[], Picture]) -> None:
         """From now on say in the API server how this node is doing."""
@@ -103,6 +140,8 @@ class Cluster:
     # -- the watching threads
 
     def _pod(self, change: Change, key: Key, pod: PodFacts | None) -> None:
+        if self.peers is not None and self._only_services:
+            self.peers.pod((key.namespace, key.name), _addresses(pod))
         if change is Change.DELETED or pod is None:
             self.index.delete(key.uid)
             self._account_of.pop(key.uid, None)
@@ -122,3 +161,47 @@ class Cluster:
             if one.get("controller"):
                 return Owner(str(one.get("kind", "")), str(one.get("name", "")), str(one.get("uid", "")))
         return None
+
+
+def peer_watches(api: Api, watched: Watched, peers: PeerIndex) -> list[Watch[Any]]:
+    """Make the watches of the whole cluster that tell who has which address."""
+
+    def watch(at: Place, decode: Decode[T], take: Callable[[Named, T | None], None], **selectors: str) -> Watch[T]:
+        def on_change(_change: Change, key: Key, value: T | None) -> None:
+            take((key.namespace, key.name), value)
+
+        return Watch(api, at, decode, on_change, selectors=selectors)
+
+    found: list[Watch[Any]] = [
+        watch(SERVICES.at(), peer_facts.service_addresses, peers.service),
+        watch(ENDPOINT_SLICES.at(), peer_facts.endpoints, peers.endpoints),
+        watch(NODES.at(), peer_facts.node_addresses, peers.node),
+    ]
+    if watched is Watched.ALL:
+        # Of a pod that has ended another may have the address.
+        running = "status.phase!=Succeeded,status.phase!=Failed"
+        found.append(watch(PODS.at(), peer_facts.pod_addresses, peers.pod, fieldSelector=running))
+    return found
+
+
+def _part(state: WatchState, resource: str) -> WatchPart:
+    return WatchPart(
+        resource,
+        state.connected,
+        state.synced,
+        state.objects,
+        state.events,
+        state.lists,
+        state.failures,
+        state.undecodable,
+        state.heard_ns,
+        "" if state.error is None else str(state.error),
+    )
+
+
+def _addresses(pod: PodFacts | None) -> PodAddresses | None:
+    """What of a pod of this node others may ask for; nothing of one that has its node's addresses."""
+    if pod is None or pod.host_network or not pod.ips:
+        return None
+    addresses = tuple(filter(None, map(peer_facts.plain_address, pod.ips)))
+    return PodAddresses(pod.namespace, pod.name, addresses, "", "")

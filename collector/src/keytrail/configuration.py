@@ -20,11 +20,13 @@ from keytrail.detect import Engine
 from keytrail.detect.library import load_rules
 from keytrail.detect.rule_check import RuleError, check_rule
 from keytrail.domain.errors import ManifestError, Problem
+from keytrail.domain.fingerprint import Book
 from keytrail.domain.objects import Resource
 from keytrail.domain.policy_library import PolicyLibrary
 from keytrail.domain.resources import BUILTIN_LABEL, ClusterIdentityMapping
 from keytrail.domain.rules import DetectionRule, Maturity
 from keytrail.domain.shape import Fault, FieldPath, dotted
+from keytrail.fingerprint_file import read_book, wanted_variables
 from keytrail.identify.matcher import IdentityMatcher, Mapping
 from keytrail.identify.proc_environ import ProcEnvironment
 from keytrail.manifests import SUFFIXES, Manifests, builtin_folder, load_builtin_identities, load_folder
@@ -49,10 +51,17 @@ class Configuration:
     engine: Engine | None
     """None where nobody asks for findings. The pipeline gives it the memory of the engine before it."""
     matcher: IdentityMatcher
+    book: Book
+    """The operator's fingerprints of Secrets; empty where they are not configured, or not there yet."""
     digest: str
     """Of all files that it was made from: the same for the same content."""
     applied: tuple[Resource, ...] = ()
     """What of it came from the API server."""
+
+    @property
+    def wants_fingerprint(self) -> Callable[[str], bool]:
+        """Whether a variable of this name is worth a fingerprint."""
+        return wanted_variables(self.manifests.identity_mappings, self.book)
 
 
 def load_configuration(
@@ -77,9 +86,13 @@ def load_configuration(
         engine = previous.engine
     else:
         engine = _engine(settings, manifests, rules, applied) if findings else None
-    same = previous is not None and manifests.identity_mappings == previous.manifests.identity_mappings
-    matcher = previous.matcher if previous is not None and same else _matcher(settings, manifests, redact, live=live)
-    return Configuration(manifests, rules, engine, matcher, digest, applied)
+    book = read_book(settings.fingerprints_file)
+    of_matcher = manifests.identity_mappings, book
+    if previous is not None and of_matcher == (previous.manifests.identity_mappings, previous.book):
+        matcher = previous.matcher
+    else:
+        matcher = _matcher(settings, manifests, redact, book, live=live)
+    return Configuration(manifests, rules, engine, matcher, book, digest, applied)
 
 
 # -- manifests and rules
@@ -180,7 +193,7 @@ _providers = cache(load_builtin_identities)
 # -- identities
 
 
-def _matcher(settings: Settings, manifests: Manifests, redact: Redact, *, live: bool) -> IdentityMatcher:
+def _matcher(settings: Settings, manifests: Manifests, redact: Redact, book: Book, *, live: bool) -> IdentityMatcher:
     """Mappings of the user's folder and the built-in providers."""
     given = manifests.identity_mappings
     # A folder may hold the shipped library itself, or newer files of it: they stay knowledge of providers.
@@ -195,6 +208,7 @@ def _matcher(settings: Settings, manifests: Manifests, redact: Redact, *, live: 
         list(builtin.values()),
         looks_like_credential=looks_like_credential_name if settings.unmapped_credentials else None,
         fallback=fallback,
+        fingerprints=book,
     )
 
 
@@ -206,9 +220,9 @@ def _is_builtin(mapping: Mapping) -> TypeGuard[ClusterIdentityMapping]:
 
 
 def watched_folders(settings: Settings) -> tuple[Path, ...]:
-    """The user's folders, whose change means that the configuration changed; the shipped library never does."""
-    replaced = () if settings.rules in _RULE_CHOICES else (rules_folder(settings),)
-    return (*(() if settings.config is None else (settings.config,)), *replaced)
+    """The user's folders and files, whose change means another configuration; the shipped library never changes."""
+    replaced = None if settings.rules in _RULE_CHOICES else rules_folder(settings)
+    return tuple(one for one in (settings.config, replaced, settings.fingerprints_file) if one is not None)
 
 
 def files_below(path: Path) -> Iterator[Path]:

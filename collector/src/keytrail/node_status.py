@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Final
 
 from keytrail.domain.agent import AgentFacts
-from keytrail.domain.collector_status import NodePolicyStatus
+from keytrail.domain.collector_status import MAX_WORKLOADS, IdentityUse, NodePolicyStatus
 from keytrail.domain.errors import AgentError
 from keytrail.domain.status import PolicyState
-from keytrail.kube.status_content import Picture
+from keytrail.kube.status_content import Picture, timestamp
 from keytrail.observe.snapshot import Probe
 from keytrail.observe.text import printable
 from keytrail.source.agent import PolicyStatus
@@ -61,7 +61,18 @@ class NodeStatus:
         if self._asked is None or now - self._asked >= _ASK_SECONDS:
             self._asked = now
             self._look()
-        return Picture(self._probe.snapshot(), self._agent(), self._problems(), self._policies)
+        snapshot = self._probe.snapshot()
+        return Picture(
+            snapshot,
+            self._agent(),
+            self._problems(),
+            self._policies,
+            tuple(
+                IdentityUse(id=one.id, last_used=timestamp(one.last_ns), workloads=one.workloads[:MAX_WORKLOADS])
+                for one in snapshot.recent.identities
+            ),
+            snapshot.recent.findings,
+        )
 
     def _look(self) -> None:
         try:

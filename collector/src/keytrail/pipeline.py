@@ -21,6 +21,8 @@ from keytrail.domain.event import Event, EventKind
 from keytrail.domain.filters import EventMatcher
 from keytrail.domain.finding import Finding
 from keytrail.enrich.enricher import Enricher
+from keytrail.enrich.peers import Peers
+from keytrail.manifests import Manifests
 from keytrail.observe.accounting import Accounting
 from keytrail.records import Outputs, Records
 from keytrail.source.base import Batch
@@ -49,9 +51,16 @@ class Pipeline:
         placed: EventMatcher | None = None,
         merger: HookMerger | None = None,
         watch: Watch | None = None,
+        peers: Peers | None = None,
     ) -> None:
-        """`wanted` is asked of events as they come, `placed` of those whose pod the enricher has looked for."""
+        """`wanted` is asked of events as they come, `placed` of those whose pod the enricher has looked for.
+
+        `peers` knows who is at the other end of connections; by default only names that processes ask for.
+        """
         self._decoder = decoder
+        if enricher is not None:
+            decoder.fingerprints.declared = enricher.variables_from_secrets
+        decoder.fingerprints.use(configuration.book, configuration.wants_fingerprint)
         self._given = self._configuration = configuration
         self._identities = configuration.matcher
         self._rules = configuration.engine
@@ -63,6 +72,8 @@ class Pipeline:
         self._placed = placed
         self._merger = merger
         self._watch = watch
+        self._peers = Peers() if peers is None else peers
+        decoder.peer_of = self._peers.of
 
     def process(self, batch: Batch) -> None:
         """Take one batch all the way; afterwards both equations hold again and outputs were told to flush."""
@@ -88,9 +99,12 @@ class Pipeline:
     def _adopt(self, configuration: Configuration) -> None:
         """Put a configuration in force. The slot it came in is only read, so that one that comes now is seen next."""
         before, self._configuration = self._configuration, configuration
+        self._decoder.fingerprints.use(configuration.book, configuration.wants_fingerprint)
         if configuration.engine is not None and configuration.engine is not before.engine:
             # Windows and counts change with every event: in no other thread are they at rest to be handed on.
-            self._rules = Engine(configuration.engine.rules, previous=self._rules)
+            if self._rules is not None:
+                configuration.engine.continue_from(self._rules)
+            self._rules = configuration.engine
         if configuration.matcher is not before.matcher:
             self._identities = configuration.matcher
             if self._agent is not None:
@@ -103,6 +117,11 @@ class Pipeline:
     def rules(self) -> Engine | None:
         """The rules in force, with their counters; None when no findings are asked for."""
         return self._rules
+
+    @property
+    def manifests(self) -> Manifests:
+        """The manifests in force."""
+        return self._configuration.manifests
 
     @property
     def agent(self) -> AgentFacts | None:
@@ -161,6 +180,8 @@ class Pipeline:
         records.expect(len(events))
         detect = self._rules.detect if self._rules is not None else _nothing
         for event in events:
+            if event.kind is EventKind.SEND:
+                self._peers.hear(event)
             if event.process.attribution is None or event.kind is EventKind.FILE:
                 self._identities.identify(event)
             records.event(event)

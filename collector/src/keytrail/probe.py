@@ -5,6 +5,7 @@ path, and nothing waits: each part has a state that it can give at once.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from keytrail import __version__
@@ -14,6 +15,7 @@ from keytrail.loss.guard import LossGuard
 from keytrail.observe.log_gate import LogGate
 from keytrail.observe.snapshot import (
     BackendPart,
+    ClusterPart,
     ProcessesPart,
     QueuePart,
     ReloadPart,
@@ -72,13 +74,15 @@ class CollectorProbe:
     reloader: Reloader
     gate: LogGate
     delivery: Delivery | None
+    cluster: Callable[[], ClusterPart] | None = None
+    """What the API server's side says of itself; None without Kubernetes."""
     started_ns: int = field(default_factory=time.time_ns)
 
     def snapshot(self) -> Snapshot:
         """Return the state of now."""
-        collector, pipeline = self.collector, self.collector.pipeline
+        collector, pipeline, now_ns = self.collector, self.collector.pipeline, time.time_ns()
         return Snapshot(
-            time.time_ns(),
+            now_ns,
             self.started_ns,
             __version__,
             collector.accounting.summary(),
@@ -92,6 +96,8 @@ class CollectorProbe:
             spool=None if self.delivery is None else _spool(self.delivery),
             backend=None if self.delivery is None else _backend(self.delivery),
             reload=self._reload(),
+            cluster=None if self.cluster is None else self.cluster(),
+            recent=collector.accounting.recent.part(now_ns),
             gaps=self.guard.gaps.part(),
             threads=collector.watchdog.parts(),
             log=self.gate.part(),

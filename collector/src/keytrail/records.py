@@ -62,6 +62,7 @@ class Records:
 
     def event(self, event: Event) -> None:
         """Hand over an event as soon as it is decided on: a later one may teach more about its process."""
+        self._accounting.recent.event(event)
         for output in self._outputs.events:
             output.write(event)
 
@@ -69,6 +70,7 @@ class Records:
         """Hand over the findings about one event."""
         outputs = self._outputs.findings
         self._accounting.made(len(findings) * len(outputs))
+        self._accounting.recent.findings(findings)
         self._accounting.found(Counter((one.rule.name, str(one.severity)) for one in findings if not one.suppressed))
         for output in outputs:
             for finding in findings:

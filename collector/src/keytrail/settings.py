@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from keytrail.choices import Choice, LogFormat, LogLevel, OtlpRecords, Output, Reader
+from keytrail.choices import Choice, LogFormat, LogLevel, OtlpRecords, Output, Peers, Reader
 from keytrail.domain.event import EventKind
 from keytrail.domain.filters import EventFilter
+from keytrail.domain.objects import CIDR
 from keytrail.domain.shape import (
     RE2_EXPRESSION,
     Doc,
@@ -255,6 +256,42 @@ class Settings:
             max_length=255,
         ),
     ] = ()
+    fingerprints_file: Annotated[
+        Path | None,
+        _file(
+            "The operator's fingerprints of Secrets, as its Secret keytrail-fingerprints is mounted. Read again when "
+            "it changes; while there is no such file, nothing is compared. Empty: never.",
+            "/etc/keytrail/fingerprints/fingerprints.json",
+        ),
+    ] = None
+    peers: Annotated[
+        Peers,
+        Doc(
+            "Whose addresses are known by name, with Kubernetes. services: Services, the pods behind them, nodes and "
+            "this node's pods, by as many watches of the API server as kube-proxy has; all: every pod and its "
+            "workload too, and each change of any pod then reaches every node; none: nobody's.",
+            "all",
+        ),
+    ] = Peers.SERVICES
+    cluster_ranges: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Networks of pods and Services that the Nodes do not name in spec.podCIDRs, in CIDR notation. With them, a "
+            "private address in none of the cluster's ranges counts as outside; without, as unknown.",
+            ["10.244.0.0/16"],
+            max_items=64,
+            max_length=43,
+            format=CIDR,
+        ),
+    ] = ()
+    resolve_hosts: Annotated[
+        bool,
+        Doc(
+            "Resolve the hosts that mappings name about once a minute, so that records name an address's host where no "
+            "name was seen. Proves nothing. Off: a node asks its resolver for nothing.",
+            example=True,
+        ),
+    ] = False
     proc_fallback: Annotated[
         bool,
         Doc(

@@ -23,7 +23,8 @@ from keytrail.yaml_documents import read_documents
 
 PREFIX = "KEYTRAIL_"
 FILE_VARIABLE = "KEYTRAIL_SETTINGS"
-_NOT_SETTINGS = frozenset({FILE_VARIABLE, "KEYTRAIL_REQUIRE_CLUSTER"})  # the second belongs to the test suite
+# Read where they are used: by the sender, since other exporters' settings stand beside it, and by the test suite.
+_NOT_SETTINGS = frozenset({FILE_VARIABLE, "KEYTRAIL_OTLP_HEADERS_FILE", "KEYTRAIL_REQUIRE_CLUSTER"})
 # The kubelet gives every Pod such variables for each Service of its namespace; one called keytrail is likely.
 _SERVICE_LINK = re.compile(r"KEYTRAIL_(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)")
 _MASK = "[masked]"

@@ -5,12 +5,14 @@ Manifests, settings and TracingPolicies come through this one door. It knows not
 
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
 
 from keytrail.domain.errors import Problem
 from keytrail.domain.shape import Fault, FieldPath, dotted, quoted
@@ -34,7 +36,20 @@ class _Loader(yaml.SafeLoader):
     """
 
 
-_Loader.yaml_implicit_resolvers = {}
+class _QuickLoader(Composer, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # one of the two
+    """The same on libyaml's parser, if PyYAML was built with it: most of a start with all shipped rules is this.
+
+    Composed in Python: libyaml's side of that recurses until the process has no stack left. What its parser refuses is
+    read again by PyYAML's, whose words users see either way. It takes a little more, such as tabs inside of plain
+    text, as does kubectl's, which is a translation of it.
+    """
+
+    def __init__(self, text: str) -> None:
+        super(Composer, self).__init__(text)
+        Composer.__init__(self)
+
+
+_Loader.yaml_implicit_resolvers = _QuickLoader.yaml_implicit_resolvers = {}
 
 
 _BOOL = r"y|Y|yes|Yes|YES|on|On|ON|true|True|TRUE|n|N|no|No|NO|off|Off|OFF|false|False|FALSE"
@@ -112,23 +127,23 @@ def read_documents(path: Path) -> list[Document]:
 def parse_documents(text: str, path: str) -> list[Document]:
     """Return the documents of a text, as `read_documents` does; `path` is for messages."""
     documents: list[Document] = []
-    loader, nodes = None, 0
+    nodes = 0
     try:
-        loader = _Loader(text)
-        while loader.check_node():
-            node = loader.get_node()
-            if node is None:
-                continue
+        for node in _composed(text):
             document = Document(path, node.start_mark.line + 1, nodes=nodes)
             documents.append(document)
             document.data = _plain(document, node, ())
             nodes = document.nodes
     except (yaml.YAMLError, RecursionError, _UnfitError) as error:
         documents.append(_broken(path, error, text))
-    finally:
-        if loader is not None:
-            loader.dispose()
     return documents
+
+
+def _composed(text: str) -> Iterator[yaml.Node]:
+    """Return the root of each document of a text; of those before an error, too, which is then raised."""
+    with suppress(yaml.YAMLError, RecursionError):
+        return iter(list(yaml.compose_all(text, _QuickLoader)))
+    return iter(yaml.compose_all(text, _Loader))
 
 
 def _text(path: Path) -> str:
@@ -178,7 +193,7 @@ def _plain(document: Document, node: yaml.Node, path: FieldPath) -> Any:
         return _mapping(document, node, path)
     if isinstance(node, yaml.SequenceNode):
         return [_plain(document, item, (*path, index)) for index, item in enumerate(node.value)]
-    if isinstance(node, yaml.ScalarNode) and node.style is None and node.tag != _TAG + "str":
+    if isinstance(node, yaml.ScalarNode) and not node.style and node.tag != _TAG + "str":
         document.words[path] = node.value
     try:
         return _scalar(node)

@@ -29,6 +29,7 @@ class ControlPlane:
     def __init__(self, kubernetes: Path, kwok: Path, folder: Path) -> None:
         etcd, peer, api, manager, scheduler, played = free_ports(6)
         self.url = f"https://{_HOST}:{api}"
+        self.etcd_url = f"http://{_HOST}:{etcd}"
         self.token = secrets.token_hex(16)
         self.kubeconfig = folder / "kubeconfig"
         self.audit_log = folder / "audit.log"

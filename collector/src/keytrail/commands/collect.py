@@ -21,7 +21,6 @@ from keytrail.commands.options import (
 if TYPE_CHECKING:
     from keytrail.app import Collector
     from keytrail.cluster import Cluster
-    from keytrail.enrich.enricher import Enricher
     from keytrail.observe.accounting import Accounting
     from keytrail.observe.log_gate import LogGate
     from keytrail.probe import CollectorProbe
@@ -74,12 +73,6 @@ def _cluster(settings: "Settings") -> "Cluster":
     return Cluster.open(settings, os.environ, Redactor().redact)
 
 
-def _enricher(settings: "Settings", cluster: "Cluster") -> "Enricher":
-    from keytrail.enrich.enricher import Enricher
-
-    return Enricher(cluster.index, wait_ns=settings.pod_wait_ms * 1_000_000, runtimes=settings.container_runtimes)
-
-
 @dataclass(frozen=True, slots=True)
 class _Parts:
     """What one run is made of."""
@@ -108,6 +101,8 @@ def _compose(
     from keytrail.app import Collector
     from keytrail.commands.live import agent_address, agent_tls, open_stream
     from keytrail.domain.drop import DropReason
+    from keytrail.enrich.peers import Peers
+    from keytrail.enrich.resolver import HostResolver, named_hosts
     from keytrail.loss.guard import LossGuard
     from keytrail.outputs import open_outputs
     from keytrail.probe import CollectorProbe, StreamLog
@@ -127,6 +122,8 @@ def _compose(
     source = open_stream(settings, wanted, guard.transition, stream.transition)
     outputs = open_outputs(settings, accounting, os.environ, on_loss=guard.report)
     stack.callback(outputs.close, 0.0)  # whatever is wrong below, the spool is left as it was found
+    resolver = HostResolver(lambda: named_hosts(collector.pipeline.manifests.identity_mappings))
+    stack.callback(resolver.close)
     collector = Collector(
         settings,
         source,
@@ -134,12 +131,16 @@ def _compose(
         accounting,
         live=True,
         guard=guard,
-        enricher=None if cluster is None else _enricher(settings, cluster),
+        enricher=None if cluster is None else cluster.enricher,
+        peers=Peers(None if cluster is None else cluster.peers, resolver.host_of),
         applied=tuple if cluster is None else cluster.resources,
     )
     settings_file = args.settings or os.environ.get(FILE_VARIABLE)
     reloader = collector.reloader(lambda: read_settings(args), Path(settings_file) if settings_file else None)
-    probe = CollectorProbe(settings, collector, source, stream, guard, reloader, gate, outputs.delivery)
+    part = None if cluster is None else cluster.part
+    probe = CollectorProbe(settings, collector, source, stream, guard, reloader, gate, outputs.delivery, part)
+    if settings.resolve_hosts:
+        resolver.start()
     return _Parts(cluster, agent, collector, reloader, probe)
 
 

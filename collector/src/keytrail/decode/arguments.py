@@ -53,12 +53,11 @@ def _capability_names(values: tuple[int, ...]) -> tuple[str, ...]:
 def read_args(message: Any, *, returned_first: bool = False) -> Arguments:
     """Read the arguments of a hook once: each access to one makes a new object of the protobuf library."""
     value = returned(message) if returned_first else None
-    return [_read(arg) for arg in (message.args if value is None else (value, *message.args))]
-
-
-def _read(arg: pb.KprobeArgument) -> tuple[str, Any]:
-    which = arg.WhichOneof("arg")
-    return ("", None) if which is None else (which, getattr(arg, which))
+    found: list[tuple[str, Any]] = []
+    for arg in message.args if value is None else (value, *message.args):
+        which = arg.WhichOneof("arg")
+        found.append(("", None) if which is None else (which, getattr(arg, which)))
+    return found
 
 
 def of_type(args: Arguments, *types: str) -> list[Any]:
@@ -194,7 +193,8 @@ def action_name(message: Any) -> str:
 
 
 def _number(value: pb.KprobeArgument) -> int | None:
-    return first(numbers([_read(value)]), None)
+    which = value.WhichOneof("arg")
+    return int(getattr(value, which)) if which in NUMBERS else None
 
 
 def _action(message: Any, value: pb.KprobeArgument | None) -> str:

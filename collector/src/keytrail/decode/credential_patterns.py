@@ -7,10 +7,14 @@ Shapes are those that the providers document or publish for secret scanning. Eac
 variant is never cut short, and holds a literal prefix or a fixed structure: what has neither is `randomness`'s work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
+from typing import Any, Final
 
 import re2
+
+_NO_SPAN: Final = (-1, -1)
+"""Where RE2 found nothing."""
 
 SHAPES: tuple[tuple[str, bytes], ...] = (
     ("private-key", rb"-----BEGIN[A-Z ]{0,24}PRIVATE KEY(?: BLOCK)?-----"),
@@ -143,6 +147,16 @@ def compiled(pattern: bytes, *, ignore_case: bool = False) -> "re2._Regexp[bytes
     options.case_sensitive = not ignore_case
     options.log_errors = False
     return re2.compile(pattern, options=options)
+
+
+def occurs(expression: Any) -> Callable[[bytes], bool]:
+    """Whether an expression is found at all. Its `search` takes three times as long for a match that nobody needs."""
+    match, anywhere = expression._regexp.Match, re2._Anchor.UNANCHORED  # noqa: SLF001 - as said: what `search` calls
+
+    def found(data: bytes) -> bool:
+        return bool(match(anywhere, data, 0, len(data))[0] != _NO_SPAN)
+
+    return found
 
 
 def compiled_set(expressions: Iterable[bytes]) -> "re2.Set":

@@ -17,8 +17,15 @@ from keytrail.decode.shallow import parse, parse_process
 from keytrail.decode.table import ProcessTable
 from keytrail.domain.agent import AgentFacts
 from keytrail.domain.drop import Drop, Undecodable
-from keytrail.domain.event import Details, EventKind, EventType, FileAccess
+from keytrail.domain.event import Details, Event, EventKind, EventType, FileAccess
+from keytrail.domain.peer import Peer
 from keytrail.domain.process import Process
+
+# Asked for with every event: before Python 3.12 a member of an enum costs four times as much as a global.
+_KPROBE, _LSM, _TRACEPOINT = EventType.KPROBE, EventType.LSM, EventType.TRACEPOINT
+_EXEC = EventKind.EXEC, EventType.EXEC
+_EXIT = EventKind.EXIT, EventType.EXIT
+_LOADER = EventKind.LIBRARY, EventType.LOADER
 
 MALFORMED = Drop(Undecodable.MALFORMED)
 UNKNOWN_EVENT = Drop(Undecodable.UNKNOWN_EVENT)
@@ -36,11 +43,15 @@ class Decoder:
         self.table = table if table is not None else ProcessTable()
         self._reader = ProcessReader(redact)
         self.redact: Redact = self._reader.text
+        self.fingerprints = self._reader.fingerprints
+        """Off until it is given a key."""
         self._kernel_hooks: dict[str, tuple[str, Hook]] = {}
         self._user_hooks: dict[str, tuple[str, Hook]] = {}
         self._libraries: dict[tuple[str, bytes], Details] = {}
         self.last_ns = 0
         """Time of the latest message that had one."""
+        self.peer_of: Callable[[Event], Peer | None] = _nobody
+        """Who is at the other end of an event's connection: for those who ask an event."""
         self._make: dict[str | None, Callable[[Any, int], DecodedEvent]] = {
             "process_exec": self._exec,
             "process_exit": self._exit,
@@ -110,16 +121,16 @@ class Decoder:
         process = self._reader.read(inner.process)
         parent = self._parent(inner, process.parent_exec_id)
         self.table.add(process, announced=True)
-        return DecodedEvent(EventKind.EXEC, EventType.EXEC, process, time_ns, "", "", parent, inner, self, None)
+        return DecodedEvent(*_EXEC, process, time_ns, "", "", parent, inner, self, None)
 
     def _exit(self, inner: Any, time_ns: int) -> DecodedEvent:
         process = self._process(inner)
         if process.exec_id:
             self.table.exit(process)
-        return self._plain(EventKind.EXIT, EventType.EXIT, inner, process, time_ns)
+        return self._plain(_EXIT, inner, process, time_ns)
 
     def _loader(self, inner: Any, time_ns: int) -> DecodedEvent:
-        return self._plain(EventKind.LIBRARY, EventType.LOADER, inner, self._process(inner), time_ns)
+        return self._plain(_LOADER, inner, self._process(inner), time_ns)
 
     def _throttle(self, inner: Any, time_ns: int) -> DecodedEvent:
         return DecodedEvent(
@@ -127,13 +138,13 @@ class Decoder:
         )
 
     def _kprobe(self, inner: Any, time_ns: int) -> DecodedEvent:
-        return self._hooked(EventType.KPROBE, inner, time_ns, self._kernel_hook(inner.function_name))
+        return self._hooked(_KPROBE, inner, time_ns, self._kernel_hook(inner.function_name))
 
     def _lsm(self, inner: Any, time_ns: int) -> DecodedEvent:
-        return self._hooked(EventType.LSM, inner, time_ns, self._kernel_hook(inner.function_name))
+        return self._hooked(_LSM, inner, time_ns, self._kernel_hook(inner.function_name))
 
     def _tracepoint(self, inner: Any, time_ns: int) -> DecodedEvent:
-        return self._hooked(EventType.TRACEPOINT, inner, time_ns, self._kernel_hook(f"{inner.subsys}/{inner.event}"))
+        return self._hooked(_TRACEPOINT, inner, time_ns, self._kernel_hook(f"{inner.subsys}/{inner.event}"))
 
     def _uprobe(self, inner: Any, time_ns: int) -> DecodedEvent:
         name = inner.symbol or f"{inner.path}+{inner.offset:#x}"
@@ -142,9 +153,9 @@ class Decoder:
     def _usdt(self, inner: Any, time_ns: int) -> DecodedEvent:
         return self._hooked(EventType.USDT, inner, time_ns, self._user_hook(f"{inner.provider}:{inner.name}"))
 
-    def _plain(self, kind: EventKind, type_: EventType, inner: Any, process: Process, time_ns: int) -> DecodedEvent:
+    def _plain(self, what: tuple[EventKind, EventType], inner: Any, process: Process, time_ns: int) -> DecodedEvent:
         parent = self.table.get(process.parent_exec_id)
-        return DecodedEvent(kind, type_, process, time_ns, "", "", parent, inner, self, None)
+        return DecodedEvent(*what, process, time_ns, "", "", parent, inner, self, None)
 
     def _hooked(self, type_: EventType, inner: Any, time_ns: int, known: tuple[str, Hook]) -> DecodedEvent:
         function, hook = known
@@ -206,3 +217,7 @@ class Decoder:
             if sent.exec_id and self.table.get(sent.exec_id) is None:
                 self.table.add(self._reader.read(sent), announced=False)
         return self.table.get(exec_id)
+
+
+def _nobody(_event: Event) -> Peer | None:
+    return None

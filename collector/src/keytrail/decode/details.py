@@ -39,16 +39,30 @@ from keytrail.proto.tetragon import capabilities_pb2, events_pb2, tetragon_pb2
 if TYPE_CHECKING:
     from keytrail.decode.decoder import Decoder
     from keytrail.decode.hooks import Hook
+    from keytrail.domain.peer import Peer
     from keytrail.domain.process import Process
 
 
 _POST = tetragon_pb2.KPROBE_ACTION_POST
+# Asked of nearly every event: before Python 3.12 a member of an enum costs four times as much as a global.
+_EXEC, _EXIT, _LOADER = EventType.EXEC, EventType.EXIT, EventType.LOADER
+_KPROBE, _THROTTLE = EventType.KPROBE, EventType.THROTTLE
 
 
 class DecodedEvent(Event):
     """An `Event` over a protobuf message."""
 
-    __slots__ = ("_arguments", "_credentials", "_decoder", "_details", "_hook", "_hook_args", "_message", "_own")
+    __slots__ = (
+        "_arguments",
+        "_credentials",
+        "_decoder",
+        "_details",
+        "_hook",
+        "_hook_args",
+        "_message",
+        "_own",
+        "_peer",
+    )
 
     def __init__(  # noqa: PLR0917 - made once an event: positional, no keyword parsing on the hot path
         self,
@@ -81,11 +95,12 @@ class DecodedEvent(Event):
         self._arguments: tuple[HookArgument, ...] | None = None
         self._credentials: Credentials | Literal[False] | None = False
         """False: not read yet."""
+        self._peer: Peer | Literal[False] | None = False
 
     @property
     def tid(self) -> int:  # type: ignore[override] # a read-only view of what the base class stores
         """Thread that acted; 0 when the agent did not say."""
-        return 0 if self.type is EventType.THROTTLE else int(self._message.process.tid.value)
+        return 0 if self.type is _THROTTLE else int(self._message.process.tid.value)
 
     @property
     def details(self) -> Details:
@@ -131,23 +146,23 @@ class DecodedEvent(Event):
     def _read(self) -> Details:
         hook = self._hook
         if hook is not None:
-            read = hook.read_as.get(self.kind, hook.read)
-            self._own = read(hook.name, self.hook_args(), self._decoder.redact)
+            read = hook.read_as.get(self.kind, hook.read) if hook.read_as else hook.read
+            self._own = read(hook.name, self._hook_args or self.hook_args(), self._decoder.redact)
         else:
             self._own = self._read_plain()
         return self._own
 
     def _read_plain(self) -> Details:
         """Of an event without a hook."""
-        message, redact = self._message, self._decoder.redact
-        if self.type is EventType.EXIT:
+        message = self._message
+        if self.type is _LOADER:
+            return self._decoder.library(message.path, message.buildid)
+        if self.type is _EXIT:
             duration = max(0, self.time_ns - self.process.start_ns) if self.process.start_ns else 0
             return Details(exit=Exit(message.status, message.signal, duration))
-        if self.type is EventType.LOADER:
-            return self._decoder.library(message.path, message.buildid)
-        if self.type is EventType.THROTTLE:
+        if self.type is _THROTTLE:
             # The agent pads the cgroup's name with zero bytes to a fixed length.
-            name = redact(message.cgroup.rstrip("\0"))[0]
+            name = self._decoder.redact(message.cgroup.rstrip("\0"))[0]
             type_ = enum_name(events_pb2.ThrottleType, message.type).removeprefix("THROTTLE_").lower()
             return Details(operation=Operation(type_, name))
         return NO_DETAILS
@@ -166,7 +181,7 @@ class DecodedEvent(Event):
     @property
     def returned(self) -> int | None:
         """What the hooked function returned; asked of the message alone while the details are unread."""
-        return returned_number(self._message) if self.type is EventType.KPROBE else None
+        return returned_number(self._message) if self.type is _KPROBE else None
 
     @property
     def action(self) -> str:
@@ -175,27 +190,29 @@ class DecodedEvent(Event):
         if self._hook is None:
             return ""
         # Nearly always nothing, and asked of nearly every event; only kprobes have an action at their return.
-        plain = message.action <= _POST and (self.type is not EventType.KPROBE or message.return_action <= _POST)
+        plain = message.action <= _POST and (self.type is not _KPROBE or message.return_action <= _POST)
         return "" if plain else action_name(message)
 
     @property
     def credentials(self) -> Credentials | None:
         """Ids and capabilities of the process at its exec; None unless the agent runs with `--enable-process-cred`."""
         if self._credentials is False:
-            self._credentials = None if self.type is EventType.THROTTLE else self._read_credentials()
+            self._credentials = None if self.type is _THROTTLE else self._read_credentials()
         return self._credentials
 
     @property
     def gained(self) -> tuple[str, ...]:
         """How this exec gained privileges; mostly not at all, and then without a look at the rest."""
-        if self._credentials is False and self.type is EventType.EXEC:
+        if self._credentials is False and self.type is _EXEC:
             process = self._message.process
-            return _raised(process.binary_properties) if process.HasField("process_credentials") else ()
+            # Of a plain program the agent sends no properties.
+            told = process.HasField("binary_properties") and process.HasField("process_credentials")
+            return _raised(process.binary_properties) if told else ()
         return super().gained
 
     def _read_credentials(self) -> Credentials | None:
         process = self._message.process
-        if self.type is not EventType.EXEC:  # of the others' process only what names it was read
+        if self.type is not _EXEC:  # of the others' process only what names it was read
             try:
                 process = whole(process)
             except DecodeError:  # broken in a part that `decode` had no need to read
@@ -213,6 +230,13 @@ class DecodedEvent(Event):
             _raised(binary),
             links,
         )
+
+    @property
+    def peer(self) -> "Peer | None":
+        """Who is at the other end; looked up once, for another may have the address later."""
+        if self._peer is False:
+            self._peer = self._decoder.peer_of(self)
+        return self._peer
 
     def ancestors(self) -> "Iterator[Process]":
         """Parent first, as far as the process table reaches."""

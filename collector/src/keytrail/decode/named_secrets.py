@@ -16,6 +16,7 @@ from keytrail.decode.credential_patterns import (
     is_secret_field,
     is_secret_name,
     is_secret_parameter,
+    occurs,
 )
 
 Span = tuple[int, int, str]
@@ -29,7 +30,7 @@ TRIGGER = (
 )
 """Without regard to case: where this is not found, `find` finds nothing."""
 
-_TRIGGER = compiled(TRIGGER, ignore_case=True)
+_TRIGGERED = occurs(compiled(TRIGGER, ignore_case=True))
 _NAME = rb"[\w.-]*(?:" + SECRET_WORD + rb")[\w.-]*"
 _SCHEME = (
     rb"(?:bearer|basic|token|digest|negotiate|apikey|api-key|key|jwt|bot|ssws|splunk|geniekey|oauth|aws4-hmac-sha256)"
@@ -97,7 +98,7 @@ _NEXT_OPTION = compiled(rb"--?[a-z][a-z-]*(?:=.*)?")
 
 def find(data: bytes) -> Iterator[Span]:
     """Yield the span of each value that its surroundings call a secret; spans may overlap."""
-    if _TRIGGER.search(data) is None:
+    if not _TRIGGERED(data):
         return
     for pattern, judge in _RULES:
         covered = 0

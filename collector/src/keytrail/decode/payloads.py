@@ -22,11 +22,11 @@ def recognise(data: bytes, size: int, *, dns: bool, credential: str) -> Payload:
     if dns:
         return Payload(size, "dns", dns_name=dns_name(data), credential=credential)
     if len(data) > 2 and data[0] == _TLS_HANDSHAKE and data[1] == 3:  # noqa: PLR2004 - major version of TLS 1.0 to 1.3
-        return Payload(size, "tls", server_name=server_name(data), credential=credential)
+        return Payload(size, "tls", server_name(data), "", "", "", credential)
     if data.startswith(_METHODS):
         method, host = _http(data[:_HEAD_LIMIT])
         return Payload(size, "http", http_method=method, http_host=host, credential=credential)
-    return Payload(size, credential=credential)
+    return Payload(size, "", "", "", "", "", credential)
 
 
 def is_clear_metadata(data: bytes) -> bool:

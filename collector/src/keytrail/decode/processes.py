@@ -1,11 +1,13 @@
 """Process messages in, shared process and pod objects out.
 
 Read once for each exec_id: the agent repeats the whole process in each of its events. Values of environment variables
-are looked at here for one question, whether they are empty, and kept nowhere. Must not know kinds of events.
+are looked at here for one question, whether they are empty, and by `fingerprints`, where that is on; they are kept
+nowhere. Must not know kinds of events.
 """
 
 from typing import Any, Protocol
 
+from keytrail.decode.fingerprints import Fingerprinter
 from keytrail.decode.shallow import whole_pod
 from keytrail.domain.agent import AgentFacts
 from keytrail.domain.process import Container, Pod, Process
@@ -54,6 +56,7 @@ class ProcessReader:
         self._harmless: dict[str, str] = {}
         self._captures = False
         self._capture_known = False
+        self.fingerprints = Fingerprinter()
 
     def learn(self, facts: AgentFacts) -> None:
         """Take over what is known of the agent: it decides what an absent environment means."""
@@ -67,7 +70,7 @@ class ProcessReader:
         cwd, _ = self.text(message.cwd)
         flags = message.flags
         start_ns = nanoseconds(message.start_time)
-        return Process(
+        process = Process(
             message.exec_id,
             pid=message.pid.value,
             binary=binary,
@@ -85,6 +88,9 @@ class ProcessReader:
             environment=self._environment(message, flags),
             argument_credentials=argument_hits or binary_hits,
         )
+        if process.environment:
+            process.fingerprints = self.fingerprints.of(process, message.environment_variables)
+        return process
 
     def text(self, text: str, program: str = "") -> tuple[str, tuple[str, ...]]:
         """Redact, remembering short texts that hold nothing: nodes run the same programs in the same places."""

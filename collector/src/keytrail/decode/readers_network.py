@@ -4,13 +4,12 @@ A reader runs only when a rule, an identity or an output asks. All text that may
 `redact`; what stays in `Event.arguments` is for rules to test and is never exported.
 """
 
-from dataclasses import replace
-
 from keytrail.decode.arguments import (
     NUMBERS,
     Arguments,
     address,
     first,
+    network,
     of_type,
     payload,
     socket,
@@ -37,9 +36,9 @@ def connect(_name: str, args: Arguments, redact: Redact) -> Details:
     At security_socket_connect the socket has no peer yet; the address is an argument of its own, of a unix socket
     a path, and one of the wrong family holds rubbish when a policy reads both.
     """
+    if len(args) == 1 and args[0][0] == "sock_arg":  # as nearly always
+        return Details(network(args[0][1]))
     ends = socket(args)
-    if len(args) == 1 and ends is not None:  # as nearly always
-        return Details(ends)
     for asked in of_type(args, "sockaddrun_arg"):
         if asked.family == "AF_UNIX":
             return Details(network=Network("AF_UNIX", peer_address=redact(asked.path)[0]))
@@ -57,16 +56,22 @@ def send(_name: str, args: Arguments, redact: Redact) -> Details:
     dns = ends is not None and _DNS_PORT in (ends.peer_port, ends.local_port)
     if dns and ends is not None and ends.protocol == "IPPROTO_TCP":
         data = data[2:]  # over TCP each message follows its length (RFC 1035, 4.2.2)
-    credential = "" if is_clear_metadata(data) else text_credentials(data)
+    credential = text_credentials(data) if data and not is_clear_metadata(data) else ""
     found = recognise(data, _size(args, len(data)), dns=dns, credential=credential)
-    return Details(network=ends, payload=_redacted(found, redact))
+    return Details(ends, None, _redacted(found, redact))
 
 
 def _peer(args: Arguments) -> Network | None:
-    ends = socket(args)
-    for skb in of_type(args, "skb_arg"):
-        ends = Network(skb.family, skb.protocol, skb.saddr, skb.sport, skb.daddr, skb.dport)
-    for to in of_type(args, "sockaddr_arg"):
+    ends: Network | None = None
+    asked = []
+    for which, value in args:
+        if which == "sock_arg":
+            ends = ends or network(value)
+        elif which == "sockaddr_arg":
+            asked.append(value)
+        elif which == "skb_arg":
+            ends = Network(value.family, value.protocol, value.saddr, value.sport, value.daddr, value.dport)
+    for to in asked:
         # A connected UDP socket has its peer in the socket; an unconnected one in the address (AF_UNSPEC otherwise).
         if to.family in _INTERNET and (ends is None or not ends.peer_port):
             ends = _towards(ends or Network(), to.family, to.addr, to.port)
@@ -95,9 +100,6 @@ def _redacted(found: Payload, redact: Redact) -> Payload:
     """A name that is looked up or asked for may be a secret itself: data leaves through DNS that way."""
     if not (found.server_name or found.http_host or found.dns_name):
         return found
-    return replace(
-        found,
-        server_name=redact(found.server_name)[0],
-        http_host=redact(found.http_host)[0],
-        dns_name=redact(found.dns_name)[0],
-    )
+    names = (redact(name)[0] for name in (found.server_name, found.http_host, found.dns_name))
+    server_name, http_host, dns_name = names
+    return Payload(found.size, found.protocol, server_name, found.http_method, http_host, dns_name, found.credential)

@@ -129,7 +129,7 @@ class ProcessTable:
     def _complete(self, process: Process, earlier: Process | None, *, announced: bool) -> None:
         """Take over what an earlier image or the parent knows."""
         if earlier is not None and (earlier.exec_id == process.exec_id or is_survivor(earlier, process)):
-            process.environment = earlier.environment
+            process.environment, process.fingerprints = earlier.environment, earlier.fingerprints
             process.attribution, process.opened = earlier.attribution, earlier.opened
             process.pod = process.pod or earlier.pod
             self.survivors += earlier.exec_id != process.exec_id
@@ -139,7 +139,7 @@ class ProcessTable:
             process.environment = kept.environment
             self.survivors += 1
         elif not announced and (parent := self.get(process.parent_exec_id)) is not None and _is_fork(process, parent):
-            process.environment = parent.environment
+            process.environment, process.fingerprints = parent.environment, parent.fingerprints
 
     def _replaced(self, process: Process, running: Process) -> bool:
         """Whether the process is an image that `running` has replaced since, told of late as somebody's parent."""

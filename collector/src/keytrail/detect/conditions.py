@@ -12,7 +12,7 @@ from typing import Any, Final
 from cel_expr_python import cel  # type: ignore[import-untyped] # stubs without py.typed
 
 from keytrail.detect import checked_tree, environment
-from keytrail.detect.declarations import PACKAGE, Constants, cel_env
+from keytrail.detect.declarations import PACKAGE, Constants, cel_env, cel_expression
 from keytrail.domain.shape import suggestion
 
 _ERROR: Final = re.compile(r"ERROR: <input>:([0-9]+):([0-9]+): (.*)")
@@ -57,9 +57,12 @@ class Condition:
     text: str
     tree: Any
     """`CheckedExpr` of `checked_tree`."""
-    expression: cel.Expression
-    """For the oracle."""
     constants: Constants
+
+    @property
+    def expression(self) -> cel.Expression:
+        """What the engine evaluates, for the oracle alone: kept of every condition, it would weigh 16 MiB."""
+        return cel_expression(self.text, self.constants)
 
     def place(self, node: int) -> tuple[int, int]:
         """Line and column of a node, 1-based."""
@@ -81,7 +84,7 @@ def check_condition(text: str, constants: Constants, *, wants: str = _BOOL) -> C
     found = expression.return_type().name().lower()
     if wants and found != wants:
         raise RefusedError([Refusal(1, 1, f"expected a condition, true or false; this is of type {found}")])
-    return Condition(text, checked_tree.parse(expression.serialize()), expression, constants)
+    return Condition(text, checked_tree.parse(expression.serialize()), constants)
 
 
 def _refusals(report: str, constants: Constants) -> Iterable[Refusal]:

@@ -94,10 +94,25 @@ _FUNCTIONS: Final = [
 
 def cel_env(constants: Constants) -> cel.Env:
     """An environment for one rule: all variables, and its parameters as `params.NAME`."""
-    return _env(tuple((name, _type_name(value)) for name, value in constants.items()))
+    return _env(_types(constants))
 
 
-@lru_cache(maxsize=256)
+def cel_expression(text: str, constants: Constants) -> cel.Expression:
+    """A condition that was accepted, as the engine evaluates it."""
+    return _expression(text, _types(constants))
+
+
+def _types(constants: Constants) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _type_name(value)) for name, value in constants.items())
+
+
+@lru_cache(maxsize=2_048)
+def _expression(text: str, parameters: tuple[tuple[str, str], ...]) -> cel.Expression:
+    return _env(parameters).compile(text)
+
+
+# Few: a rule's conditions come one after the other, and each environment that is kept weighs 150 KiB.
+@lru_cache(maxsize=4)
 def _env(parameters: tuple[tuple[str, str], ...]) -> cel.Env:
     types = {one.name: cel.Type(f"{PACKAGE}.{one.message.name}") for one in VARIABLES}
     variables = {one.name: cel.Type.List(types[one.name]) if one.many else types[one.name] for one in VARIABLES}

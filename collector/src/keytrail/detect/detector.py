@@ -63,7 +63,8 @@ def detector(
 ) -> str:
     """Functions of a kind; `wanted` are its steps with the numbers of their slots. The one to call is detect_KIND.
 
-    Steps whose slot is among `following` are asked only when `waits(slot)` says that a step before them came.
+    Steps whose slot is among `following` are asked only when `begun[slot]` is not empty and `waits(slot)` says that a
+    step before them came not too long ago.
     """
     tests = [_Test(1 << place, slot, step, slot in following) for place, (slot, step) in enumerate(wanted)]
     looks = [*_subjects(tests, kind, symbols), *_words(tests, kind, symbols)]
@@ -72,8 +73,7 @@ def detector(
 
 def top(names: Locals) -> list[str]:
     """What stands before conditions: what every event has at hand, and names for the rest."""
-    lines = [f"    {_POD}", *(f"    {name} = {source}" for name, source in names.hot_fields.items())]
-    return [*lines, f"    {' = '.join(sorted(names.lazy))} = None"] if names.lazy else lines
+    return [f"    {_POD}", *([f"    {' = '.join(sorted(names.lazy))} = None"] if names.lazy else ())]
 
 
 def translator(
@@ -84,11 +84,11 @@ def translator(
 
 
 def _function(kind: EventKind, tests: Sequence[_Test], looks: Sequence[_Look], symbols: Symbols) -> str:
-    lazy, lines = set[str](), list[str]()
+    names, lines = Locals(), list[str]()
     for group in _groups(tests, looks):
-        names, asked = Locals(lazy=lazy), list[str]()
+        lines.append(f"    if left & {sum(test.bit for test in group)}:")
         for test in group:
-            asked += [
+            lines += [
                 f"        if left & {test.bit}:",
                 "            try:",
                 f"                if {_whole(test, kind, symbols, names)}:",
@@ -96,12 +96,9 @@ def _function(kind: EventKind, tests: Sequence[_Test], looks: Sequence[_Look], s
                 "            except Exception as error:",
                 f"                failed({test.slot}, error)",
             ]
-        lines.append(f"    if left & {sum(test.bit for test in group)}:")
-        lines += [f"        {name} = {source}" for name, source in names.hot_fields.items()]
-        lines += asked
     head = [f"def detect_{kind}(e):", "    process = e.process", f"    left = {sum(test.bit for test in tests)}"]
     asked = [line for look in looks for line in look.lines]
-    before = [*top(Locals(lazy=lazy)), "    announced = not process.preexisting", "    hits = ()"]
+    before = [*top(names), "    announced = not process.preexisting", "    hits = ()"]
     return "\n".join([*head, *asked, *before, *lines, "    return hits"])
 
 
@@ -122,7 +119,7 @@ def _whole(test: _Test, kind: EventKind, symbols: Symbols, names: Locals) -> str
     first = [] if step.sees_preexisting else ["announced"]
     # A condition that can fail does so, and is counted, whatever came before.
     if test.follows and not any(made.folding.can_fail(one.condition.tree.expr) for one, made in each):
-        first.append(f"waits({test.slot})")
+        first.append(f"begun[{test.slot}] and waits({test.slot})")
     condition, *exceptions = (made.translate() for _, made in each)
     return " and ".join([*first, condition, *(f"not {one}" for one in exceptions)])
 

@@ -7,7 +7,7 @@ engine that takes over the memory of the rules that did not change. What comes n
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import Final
 
 from keytrail.detect.functions import CelError
@@ -36,22 +36,25 @@ class Engine:
         self, rules: Sequence[CheckedRule], *, budget: int = DEFAULT_BUDGET, previous: "Engine | None" = None
     ) -> None:
         self.rules: tuple[CheckedRule, ...] = tuple(rules)
-        self.failures: Counter[str] = Counter() if previous is None else previous.failures
+        self.failures: Counter[str] = Counter()
         """Conditions that ended in an error, by rule."""
-        self.suppressed: Counter[str] = Counter() if previous is None else previous.suppressed
+        self.suppressed: Counter[str] = Counter()
         """Repeats that only a summary tells of, by rule."""
-        self.over_budget: Counter[str] = Counter() if previous is None else previous.over_budget
+        self.over_budget: Counter[str] = Counter()
         """Findings above the budget, which only a summary tells of, by rule."""
         self.refused: dict[str, list[Fault]] = {}
         """Rules that were wrong when this engine was loaded; an earlier version of them may be in force."""
-        self._program: Program = build(self.rules, self._failed, self._waits)
+        self._begun: dict[int, Sized] = {}
+        self._program: Program = build(self.rules, self._failed, self._waits, self._begun)
         self._detect = self._program.detect
         self._slots = self._program.slots
-        self._states = [self._state(number, budget, previous) for number in range(len(self.rules))]
-        self._now_ns: int = 0 if previous is None else previous._now_ns  # noqa: SLF001 - of the same class
+        self._budget = budget
+        self._now_ns = 0
         self._due_ns = _NEVER
-        self._left: list[Finding] = [] if previous is None else previous._orphans({id(state) for state in self._states})  # noqa: SLF001 - as above
-        self._plan()
+        self._left: list[Finding] = []
+        self._take_states({})
+        if previous is not None:
+            self.continue_from(previous)
 
     @classmethod
     def load(
@@ -139,12 +142,12 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - a rule's own boundary: a fault in one never affects others
                 self._report(slot.rule, error)
                 continue
+            if made is None:  # no window has begun, nothing was held back
+                continue
             if state.newly_suppressed:
                 self.suppressed[state.rule.name] += 1
             elif state.newly_over_budget:
                 self.over_budget[state.rule.name] += 1
-            elif not made:  # a step, or counted towards a threshold: no window has begun
-                continue
             found += made
             due = state.due_ns
             if due is not None and due < self._due_ns:
@@ -184,9 +187,24 @@ class Engine:
 
     # -- reloading
 
-    def _state(self, number: int, budget: int, previous: "Engine | None") -> RuleState:
+    def continue_from(self, previous: "Engine") -> None:
+        """Take over what an engine remembers, which detects nothing from then on; for its thread.
+
+        Rules that are as they were keep their windows and counts; of the others' windows summaries are given next.
+        """
+        self.failures, self.suppressed = previous.failures, previous.suppressed
+        self.over_budget = previous.over_budget
+        self._now_ns = previous._now_ns  # noqa: SLF001 - of the same class
+        self._take_states({state.rule.name: state for state in previous._states})  # noqa: SLF001 - of the same class
+        self._left = previous._orphans({id(state) for state in self._states})  # noqa: SLF001 - of the same class
+
+    def _take_states(self, known: Mapping[str, RuleState]) -> None:
+        self._states = [self._state(number, known) for number in range(len(self.rules))]
+        self._begun.update((at, self._states[slot.rule].begun) for at, slot in enumerate(self._slots))
+        self._plan()
+
+    def _state(self, number: int, known: Mapping[str, RuleState]) -> RuleState:
         rule, code = self.rules[number], self._program.rules[number]
-        known: Mapping[str, RuleState] = {} if previous is None else {one.rule.name: one for one in previous._states}  # noqa: SLF001 - of the same class
         state = known.get(rule.name)
         if (
             state is not None
@@ -195,7 +213,7 @@ class Engine:
         ):
             state.take_over(rule, code)
             return state
-        return RuleState(rule, code, budget)
+        return RuleState(rule, code, self._budget)
 
     def _orphans(self, kept: set[int]) -> list[Finding]:
         """Summaries of rules that are no longer in force."""

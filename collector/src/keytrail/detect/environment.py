@@ -233,6 +233,7 @@ IDENTITY: Final = Message(
         _text("name", "What was seen: the variable, the word, the file.", "{o}.name"),
         _text("secret", "`namespace/name/key` of the Secret that it comes from, as the Pod's spec says.", "secret({o})"),
         _bool("undeclared", "A variable that neither the Pod's spec nor the container's image gave the process."),
+        _bool("outside_secret", "A variable with the value of a Secret (`secret`) that the pod is not given. Needs fingerprints."),
         _texts("violations", "What the event has against the mapping's `allowed`: `workload`, `binary`, `destination`; `destination-unverified` where a host is expected and no name was seen.", "unexpected({o}, {e})"),
     ),
 )  # fmt: skip
@@ -247,6 +248,19 @@ ARGUMENT: Final = Message(
         _text("text", "Its value, when it is text or bytes (read as UTF-8).", "plain_text({o}.value)"),
     ),
 )
+
+PEER: Final = Message(
+    "Peer",
+    (
+        _text("kind", "`pod`, `service`, `node`, `api-server`, `cluster`, `link-local`, `outside`; empty where nobody knows, as without Kubernetes.", "peer_kind({o})"),
+        _text("namespace", "Namespace of the pod or Service."),
+        _text("name", "Name of the pod, Service or node."),
+        _text("service", "Service whose connections go to this pod and port."),
+        _text("workload_kind", "Such as `Deployment`; where all pods are watched."),
+        _text("workload", "Name of the pod's workload."),
+        _text("host", "Host that the process asked for at this address and port before, in the clear."),
+    ),
+)  # fmt: skip
 
 ATTRIBUTION: Final = Message(
     "Attribution",
@@ -271,6 +285,7 @@ VARIABLES: Final[tuple[Variable, ...]] = (
     Variable("identities", IDENTITY, "All evidence of machine identities, strongest first.", "evidence({e})", many=64),
     Variable("attribution", ATTRIBUTION, "What is known about the search for identities.", "({e}.process.attribution or NO_IDENTITY)"),
     Variable("args", ARGUMENT, "Arguments of the hook, in order; never in a message.", "{e}.arguments", many=16),
+    Variable("peer", PEER, "Who has the address at the other end of the connection now.", "({e}.peer or NO_PEER)"),
 )  # fmt: skip
 
 

@@ -72,7 +72,15 @@ class Folding:
         if overload == "conditional":
             side = self.chosen(node)
             return None if side is None else self.constant(side)
+        if overload == "in_list" and self._is_empty(parts[1]) and not self.can_fail(parts[0]):
+            return False
         return self._of_kind(overload, parts) if self._kind is not None else None
+
+    def _is_empty(self, node: Any) -> bool:
+        """Whether a list is known to have no items, as parameters for a user's own additions mostly do."""
+        if node.WhichOneof("which") == "ident" and node.ident.name.startswith("params."):
+            return bool(self._constants[node.ident.name.removeprefix("params.")] == ())
+        return bool(node.WhichOneof("which") == "list" and not node.list.elements)
 
     def _of_kind(self, overload: str, parts: list[Any]) -> bool | None:
         """The answer to `event.kind == "exec"` and the like."""

@@ -44,7 +44,7 @@ PROGRAM: Final = Subject(
     frozenset({("process", "name"), ("process", "binary")}),
     key="process.binary",
     length="len(process.binary)",
-    worth=3,
+    worth=2,
 )
 SUBJECTS: Final = (
     PROGRAM,
@@ -66,8 +66,38 @@ SUBJECTS: Final = (
         worth=3,
     ),
     Subject("action", frozenset({("event", "action")}), key="action", length="len(action)", reads="action = e.action"),
+    Subject(
+        "place",
+        frozenset(
+            {
+                ("pod", "name"),
+                *(("process", name) for name in ("argument_credentials", "container_id", "in_init_tree", "partial")),
+                ("process", "truncated"),
+            }
+        ),
+        key="(pod.name, process.container_id, process.in_init_tree, process.truncated, process.argument_credentials, "
+        "process.placement and partial(process))",
+        length="len(pod.name) + len(process.container_id)",
+        reads="pod = process.pod or NO_POD",
+        worth=3,
+    ),
+    Subject(
+        "identity",
+        frozenset({("identity", name) for name in ("id", "mapped", "evidence")}),
+        key="(identity.identity_id, identity.mapped, identity.kind)",
+        length="len(identity.identity_id)",
+        reads="identity = primary(e)",
+        worth=2,
+    ),
+    Subject(
+        "privileges",
+        frozenset({("credentials", "raised")}),
+        key="gained",
+        length="sum(map(len, gained))",
+        reads="gained = e.gained",
+    ),
 )
-"""In the order in which they are asked: what costs least to read first."""
+"""In the order in which they are asked: what costs least to read, or rules out most, first."""
 
 
 class Bounds:

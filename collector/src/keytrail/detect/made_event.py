@@ -5,7 +5,7 @@ out, or a Fault for a name that there is not. Fields that follow from others can
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from keytrail.domain.declared import SecretKey
@@ -23,6 +23,7 @@ from keytrail.domain.event import (
     Payload,
 )
 from keytrail.domain.identity import Attribution, Evidence, EvidenceKind, Strength, Unknown
+from keytrail.domain.peer import Peer, PeerKind
 from keytrail.domain.placement import Partial, Placement
 from keytrail.domain.process import Container, Pod, Process
 from keytrail.domain.resources import Allowed
@@ -51,6 +52,7 @@ _IDENTITY: Final = {
     "name": "name",
     "secret": "secret",
     "undeclared": "undeclared",
+    "outside_secret": "outside_secret",
 }
 """Name in conditions to attribute of the evidence."""
 _ALLOWED: Final = "allowed"
@@ -63,6 +65,7 @@ _PARTS: Final[dict[str, tuple[type, dict[str, object]]]] = {
     "operation": (Operation, {"name": ""}),
     "exit": (Exit, {}),
     "credentials": (Credentials, {"uid": 0, "gid": 0, "euid": 0, "egid": 0}),
+    "peer": (Peer, {"kind": PeerKind.UNKNOWN}),
 }
 _NAMES: Final = (
     "event",
@@ -81,7 +84,7 @@ _NAMES: Final = (
 class MadeEvent(Event):
     """An event with fixed parts."""
 
-    __slots__ = ("_ancestors", "_arguments", "_credentials", "_details")
+    __slots__ = ("_ancestors", "_arguments", "_credentials", "_details", "_peer")
 
     def __init__(  # noqa: PLR0917 - one caller, below
         self,
@@ -91,6 +94,7 @@ class MadeEvent(Event):
         details: Details,
         credentials: Credentials | None,
         arguments: tuple[HookArgument, ...],
+        peer: Peer | None,
     ) -> None:
         super().__init__(
             EventKind(head["kind"]),
@@ -107,6 +111,7 @@ class MadeEvent(Event):
         self._details = details
         self._credentials = credentials
         self._arguments = arguments
+        self._peer = peer
 
     @property
     def details(self) -> Details:
@@ -122,6 +127,11 @@ class MadeEvent(Event):
     def arguments(self) -> tuple[HookArgument, ...]:
         """The hook's arguments."""
         return self._arguments
+
+    @property
+    def peer(self) -> Peer | None:
+        """The other end."""
+        return self._peer
 
     def ancestors(self) -> Iterator[Process]:
         """Parent first."""
@@ -154,7 +164,9 @@ def made_event(data: Mapping[str, Any], default_kind: EventKind) -> MadeEvent:
     )
     process.attribution = _attribution(data)
     parts = {name: _part(data, name, *shape) for name, shape in _PARTS.items() if name in data}
-    credentials = parts.pop("credentials", None)
+    credentials, peer = parts.pop("credentials", None), parts.pop("peer", None)
+    if peer is not None:
+        peer = replace(peer, kind=PeerKind(peer.kind))
     details = Details(
         **parts,
         returned=head.get("returned"),
@@ -163,7 +175,7 @@ def made_event(data: Mapping[str, Any], default_kind: EventKind) -> MadeEvent:
         build_id=head.get("build_id", ""),
     )
     arguments = tuple(_argument(one, index) for index, one in enumerate(data.get("args", ())))
-    return MadeEvent(head, process, ancestors, details, credentials, arguments)
+    return MadeEvent(head, process, ancestors, details, credentials, arguments, peer)
 
 
 def _process(given: Mapping[str, Any], pod: Pod | None, pid: int = 100) -> Process:

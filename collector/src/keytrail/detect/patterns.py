@@ -100,7 +100,10 @@ def _search(compiled: Any) -> Test:
     match, anywhere = compiled._regexp.Match, re2._Anchor.UNANCHORED  # noqa: SLF001 - as said
 
     def found(text: str) -> bool:
-        data = text[:MATCH_CHARACTERS].encode("utf-8", "replace")
+        try:
+            data = text[:MATCH_CHARACTERS].encode()
+        except UnicodeEncodeError:  # lone surrogates; naming the handler each time costs as much as encoding
+            data = text[:MATCH_CHARACTERS].encode(errors="replace")
         return bool(match(anywhere, data, 0, len(data))[0] != _NO_SPAN)
 
     return found

@@ -5,8 +5,9 @@ empty tuple for nearly every event.
 Knows nothing of state: `engine` decides what a hit means.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from keytrail.detect.detector import detector, learn, top, translator
@@ -22,6 +23,8 @@ Failed = Callable[[int, Exception], None]
 """Called with a slot whose condition has no value."""
 Waits = Callable[[int], bool]
 """Whether the rule of a slot has seen a step before it, without which this one is not worth asking."""
+Begun = Mapping[int, Sized]
+"""What `Waits` looks through, by slot: mostly empty, which is quicker to see than to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,13 @@ class Program:
     """For reading it, not for running."""
 
 
-def build(rules: Sequence[CheckedRule], failed: Failed, waits: Waits | None = None) -> Program:
-    """Generate and load the code of all rules. Without `waits` all steps of a sequence are asked of each event."""
+def build(
+    rules: Sequence[CheckedRule], failed: Failed, waits: Waits | None = None, begun: Begun = MappingProxyType({})
+) -> Program:
+    """Generate and load the code of all rules. Without `waits` all steps of a sequence are asked of each event.
+
+    `begun` may be filled after this.
+    """
     symbols = Symbols()
     # The last step of a sequence first: one event cannot be two steps of it.
     slots = [Slot(number, step) for number, rule in enumerate(rules) for step in reversed(range(len(rule.steps)))]
@@ -77,7 +85,7 @@ def build(rules: Sequence[CheckedRule], failed: Failed, waits: Waits | None = No
             )
         ]
     source = "\n\n".join(texts)
-    called = {"shown": shown, "learn": learn, "failed": failed, "waits": waits}
+    called = {"shown": shown, "learn": learn, "failed": failed, "waits": waits, "begun": begun}
     scope: dict[str, Any] = {**NAMES, **GLOBALS, **symbols.constants, **called}
     exec(compile(source, "<rules>", "exec"), scope)  # noqa: S102 - generated from checked trees; a rule's text is only in literals
     return Program(
@@ -116,7 +124,5 @@ def _tuple(parts: Iterable[Expression], symbols: Symbols) -> str:
 
 
 def _single(expression: Expression, symbols: Symbols) -> str:
-    """Code of a field that stands alone, with what a detector would have read at its top put in its place."""
-    names = Locals()
-    code = translator(expression, symbols, names).translate(nested=True)
-    return names.hot_fields.get(code, code)
+    """Code of a field that stands alone."""
+    return translator(expression, symbols, Locals()).translate(nested=True)

@@ -10,6 +10,7 @@ from typing import Final
 from keytrail.domain.allowed import violations
 from keytrail.domain.event import Credentials, Event, Exit, FileAccess, Network, Operation, Payload
 from keytrail.domain.identity import NO_IDENTITY, Evidence, EvidenceKind
+from keytrail.domain.peer import Peer, PeerKind
 from keytrail.domain.process import Pod, Process
 
 NO_PROCESS: Final = Process("")
@@ -20,6 +21,7 @@ NO_PAYLOAD: Final = Payload()
 NO_OPERATION: Final = Operation("")
 NO_EXIT: Final = Exit()
 NO_CREDENTIALS: Final = Credentials(0, 0, 0, 0)
+NO_PEER: Final = Peer(PeerKind.UNKNOWN)
 NO_EVIDENCE: Final = Evidence(EvidenceKind.ENV, "", "")
 _ANCESTORS: Final = 32
 _EVIDENCE: Final = 64
@@ -67,6 +69,11 @@ def claimed_pod(process: Process) -> str:
     return "" if process.placement is None else process.placement.claimed
 
 
+def peer_kind(peer: Peer) -> str:
+    """What has the address, where that is known."""
+    return "" if peer.kind is PeerKind.UNKNOWN else peer.kind.value
+
+
 def number(value: int | str | bytes) -> int:
     """A hook argument's number within 64 bits: a size or register may be unsigned."""
     if not isinstance(value, int):
@@ -91,6 +98,7 @@ NAMES: Final[dict[str, object]] = {
     "NO_EXIT": NO_EXIT,
     "NO_CREDENTIALS": NO_CREDENTIALS,
     "NO_IDENTITY": NO_IDENTITY,
+    "NO_PEER": NO_PEER,
     "ancestors": ancestors,
     "primary": primary,
     "evidence": evidence,
@@ -99,6 +107,7 @@ NAMES: Final[dict[str, object]] = {
     "partial": partial,
     "claimed_pod": claimed_pod,
     "number": number,
+    "peer_kind": peer_kind,
     "plain_text": plain_text,
 }
 """For the sources of the environment's fields."""

@@ -5,7 +5,7 @@ In: a step of the rule whose condition held, with its event. Out: findings and s
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from itertools import islice
 from typing import Final
 
@@ -43,34 +43,37 @@ class RuleState:
         """Go on under a new version of the manifest that decides the same."""
         self.rule, self._code = rule, code
 
-    def hit(self, step: int, event: Event, now_ns: int) -> list[Finding]:
-        """Take an event for which the condition of a step held."""
-        self.newly_suppressed = self.newly_over_budget = False
+    def hit(self, step: int, event: Event, now_ns: int) -> list[Finding] | None:
+        """Take an event for which the condition of a step held; None where nothing comes of it yet."""
         steps: tuple[Snapshot, ...] = ()
         if self._sequencer is not None:
             before = self._sequencer.advance(step, self._ties(event), self._ties(event, kept=True), event, now_ns)
             if before is None:
-                return []
+                return None
             steps = before
-        count = self._counted(event, now_ns)
-        return [] if count is None else self._found(event, steps, count, now_ns)
+        count = 0 if self._counter is None else self._counted(self._counter, event, now_ns)
+        return None if count is None else self._found(event, steps, count, now_ns)
+
+    @property
+    def begun(self) -> Sized:
+        """Sequences that have begun, some of them too long ago; the same object for as long as the state lives."""
+        return () if self._sequencer is None else self._sequencer.waiting
 
     def waits(self, now_ns: int) -> bool:
         """Whether a sequence has begun: mostly none has, and then its later steps need not be asked for."""
         return self._sequencer is not None and self._sequencer.waits(now_ns)
 
-    def _counted(self, event: Event, now_ns: int) -> int | None:
-        """0 without a threshold, its count when it is reached now, None while it is not."""
-        if self._counter is None:
-            return 0
+    def _counted(self, counter: Counter, event: Event, now_ns: int) -> int | None:
+        """The threshold's count when it is reached now, None while it is not."""
         key = small(self._code.count_key(event))
         if self.rule.distinct is None:
-            reached = self._counter.reaches(key, now_ns)
+            reached = counter.reaches(key, now_ns)
         else:
-            reached = self._counter.reaches_distinct(key, small(self._code.distinct(event), ITEM_CHARACTERS), now_ns)
+            reached = counter.reaches_distinct(key, small(self._code.distinct(event), ITEM_CHARACTERS), now_ns)
         return self._threshold if reached else None
 
     def _found(self, event: Event, steps: tuple[Snapshot, ...], count: int, now_ns: int) -> list[Finding]:
+        self.newly_suppressed = self.newly_over_budget = False
         key: Key = b""
         found: list[Finding] = []
         if self._suppressor is not None:

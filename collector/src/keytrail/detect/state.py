@@ -33,9 +33,10 @@ def small(key: tuple[Any, ...], limit: int = _CHARACTERS) -> Key:
     """
     characters = 0
     for one in key:
-        if type(one) is str:
+        kind = one.__class__
+        if kind is str:
             characters += len(one)
-        elif type(one) is not int and type(one) is not bool:
+        elif kind is not int and kind is not bool:
             break
     else:
         if characters <= limit:
@@ -143,7 +144,7 @@ class Counter:
     def __init__(self, count: int, window_ns: int) -> None:
         self._count = count
         self._window_ns = window_ns
-        self._seen: OrderedDict[Key, OrderedDict[Key, int]] = OrderedDict()
+        self._seen: OrderedDict[Key, dict[Key, int]] = OrderedDict()
         self._events: OrderedDict[Key, deque[int]] = OrderedDict()
         self._items = 0
         self.evicted = 0
@@ -160,38 +161,33 @@ class Counter:
         while times[0] <= now_ns - self._window_ns:
             times.popleft()
             self._items -= 1
-        reached = len(times) >= self._count
-        if reached:
-            self._items -= len(self._events.pop(key))
-        self._bound(self._events)
-        return reached
+        return self._reached(self._events, key, len(times))
 
     def reaches_distinct(self, key: Key, value: Key, now_ns: int) -> bool:
         """Count a value that was not seen within the window."""
         values = self._seen.get(key)
-        if values is None:
-            values = self._seen[key] = OrderedDict()
-        else:
-            self._seen.move_to_end(key)
-        if value in values:
-            values.move_to_end(value)
-        else:
+        if values is None:  # of most keys nothing else comes
+            values = self._seen[key] = {value: now_ns}
             self._items += 1
-        values[value] = now_ns
-        while next(iter(values.values())) <= now_ns - self._window_ns:
-            values.popitem(last=False)
+            return self._reached(self._seen, key, 1)
+        self._seen.move_to_end(key)
+        if values.pop(value, None) is None:
+            self._items += 1
+        values[value] = now_ns  # seen last
+        while values[oldest := next(iter(values))] <= now_ns - self._window_ns:
+            del values[oldest]
             self._items -= 1
-        reached = len(values) >= self._count
-        if reached:
-            self._items -= len(self._seen.pop(key))
-        self._bound(self._seen)
-        return reached
+        return self._reached(self._seen, key, len(values))
 
-    def _bound(self, kept: OrderedDict[Key, Any]) -> None:
-        while len(kept) > _KEYS or self._items > _ITEMS:
+    def _reached(self, kept: OrderedDict[Key, Any], key: Key, count: int) -> bool:
+        if len(kept) > _KEYS or self._items > _ITEMS:
             _, oldest = kept.popitem(last=False)
             self._items -= len(oldest)
             self.evicted += 1
+        if count < self._count:
+            return False
+        self._items -= len(kept.pop(key, ()))
+        return True
 
     def forget(self) -> None:
         """Start from nothing: the clock was set back."""
@@ -215,7 +211,8 @@ class Sequencer:
     def __init__(self, within_ns: int, steps: int) -> None:
         self._within_ns = within_ns
         self._last = steps - 1
-        self._waiting: OrderedDict[tuple[int, str], _Partial] = OrderedDict()
+        self.waiting: OrderedDict[tuple[int, str], _Partial] = OrderedDict()
+        """In the order in which they began; only read by others."""
         self.evicted = 0
 
     def advance(
@@ -236,16 +233,16 @@ class Sequencer:
             return before
         following = _Partial(began_ns, (*before, Snapshot(event)), [(step + 1, one) for one in dict.fromkeys(kept)])
         for place in following.places:
-            self._waiting[place] = following
-            self._waiting.move_to_end(place)
-        while len(self._waiting) > _PARTIALS:
-            self._waiting.popitem(last=False)
+            self.waiting[place] = following
+            self.waiting.move_to_end(place)
+        while len(self.waiting) > _PARTIALS:
+            self.waiting.popitem(last=False)
             self.evicted += 1
         return None
 
     def waits(self, now_ns: int) -> bool:
         """Forget what began too long ago; whether anything is left, without which no step follows another."""
-        waiting = self._waiting
+        waiting = self.waiting
         while waiting:
             place, oldest = next(iter(waiting.items()))
             if now_ns - oldest.began_ns <= self._within_ns:
@@ -256,16 +253,16 @@ class Sequencer:
     def _take(self, step: int, sought: Iterable[str], now_ns: int) -> _Partial | None:
         """Take out the sequence that waits for this step; one that is too old is forgotten."""
         for one in sought:
-            partial = self._waiting.get((step, one))
+            partial = self.waiting.get((step, one))
             if partial is None:
                 continue
             for place in partial.places:
-                if self._waiting.get(place) is partial:
-                    del self._waiting[place]
+                if self.waiting.get(place) is partial:
+                    del self.waiting[place]
             if now_ns - partial.began_ns <= self._within_ns:
                 return partial
         return None
 
     def forget(self) -> None:
         """Start from nothing: the clock was set back."""
-        self._waiting.clear()
+        self.waiting.clear()

@@ -81,8 +81,6 @@ class Symbols:
 class Locals:
     """Local variables that the expressions of one function need."""
 
-    hot_fields: dict[str, str] = field(default_factory=dict)
-    """Name to source, read at the top, or at the top of what stands together."""
     lazy: set[str] = field(default_factory=set)
     """None until first reached."""
 
@@ -204,13 +202,10 @@ class Translator:
 
     def _field(self, found: Field, base: str, *, nested: bool) -> str:
         source = found.source.format(o=base, e="e")
-        if base == "process":  # the acting process: read once, at the top, for all rules
-            local = f"f_{found.name}"
-            self._locals.hot_fields[local] = source
-            return local
-        if found.plain or nested or not base.startswith("(v_"):
+        name = "process" if base == "process" else base[3:].partition(" ")[0] if base.startswith("(v_") else ""
+        if found.plain or nested or not name:
             return source
-        local = f"f_{base[3:].partition(' ')[0]}_{found.name}"
+        local = f"f_{name}_{found.name}"
         self._locals.lazy.add(local)
         return f"({local} if {local} is not None else ({local} := {source}))"
 

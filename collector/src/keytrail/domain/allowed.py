@@ -50,7 +50,7 @@ def _judged(allowed: Allowed, event: Event) -> Iterable[str]:
     if allowed.destinations and event.kind in _OUTBOUND:
         details = event.details
         if _leaves(event.kind, details.network, details.payload):
-            yield from _towards(allowed.destinations, details.network or Network(), _host_name(details.payload))
+            yield from _towards(allowed.destinations, details.network or Network(), _host_name(details.payload), event)
 
 
 # -- who
@@ -102,20 +102,35 @@ def _host_name(payload: Payload | None) -> str:
     return "" if payload is None else (payload.server_name or payload.http_host).rstrip(".").lower()
 
 
-def _towards(expected: Iterable[AllowedDestination], network: Network, name: str) -> Iterable[str]:
+def _towards(expected: Iterable[AllowedDestination], network: Network, name: str, event: Event) -> Iterable[str]:
     address, named = _address(network.peer_address), False
     for one in expected:
         named = named or one.host != ""
         # Of a write to a descriptor no port is known, and the kernel's 0 matches none: only the name is judged then.
         if one.ports and network.peer_port not in one.ports and network.peer_address:
             continue
-        if _is_host(one.host, name) if one.host else _is_inside(one.cidr, address):
+        if is_host(one.host, name) if one.host else _is_inside(one.cidr, address):
             return
-    # A process that carries a key also talks to its database: without a name nothing is proved.
-    yield UNVERIFIED if named and not name else DESTINATION
+    if not named or name:
+        yield DESTINATION
+    elif not _was_asked_for(expected, network.peer_port, event):
+        # A process that carries a key also talks to its database: without a name nothing is proved.
+        yield UNVERIFIED
 
 
-def _is_host(expected: str, name: str) -> bool:
+def _was_asked_for(expected: Iterable[AllowedDestination], port: int, event: Event) -> bool:
+    """Whether the process asked for this address and port before by an expected host's name.
+
+    A name of before can confirm and never accuse: another connection may ask for another of the address's names, and
+    then says so itself. An address that a host merely resolves to confirms nothing.
+    """
+    host = event.peer.host if event.peer is not None else ""
+    return bool(host) and any(
+        one.host and is_host(one.host, host) for one in expected if not one.ports or port in one.ports
+    )
+
+
+def is_host(expected: str, name: str) -> bool:
     """Whether a name is an expected host; a leading `*.` stands for one or more labels."""
     if expected.startswith("*."):
         return name.endswith(expected[1:]) and len(name) >= len(expected)

@@ -4,7 +4,7 @@ Made by `pod_facts` from the API's objects, used by `keytrail.identify`. Holds n
 paths; no Secret is ever read, so what it holds is what the spec says, not what the Secret has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -73,6 +73,15 @@ class Declared:
     """Variables that the spec sets by name; None for one that does not come from a Secret."""
     sources: tuple[WholeSource, ...] = ()
     mounts: tuple[MountedCredential, ...] = ()
+    secrets_of_pod: frozenset[str] = frozenset()
+    """Names of the Secrets that the Pod's containers are given, whichever of them."""
+
+    @property
+    def secrets(self) -> Iterator[str]:
+        """Names of the Secrets, some of them several times."""
+        yield from (key.name for key in self.variables.values() if key is not None)
+        yield from (one.secret for one in self.sources if one.secret)
+        yield from (one.secret.name for one in self.mounts if one.secret is not None)
 
     @property
     def has_token(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from keytrail.domain.peer import Peer
 from keytrail.domain.process import Process
 
 if TYPE_CHECKING:
@@ -258,6 +259,11 @@ class Event:
     @property
     def credentials(self) -> Credentials | None:
         """Ids and capabilities at exec; None when the agent does not send them."""
+        return None
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who is at the other end of the connection; None where that is nobody's to know."""
         return None
 
     @property

@@ -9,6 +9,7 @@ from copy import copy
 from dataclasses import dataclass
 
 from keytrail.domain.event import Credentials, Details, Event
+from keytrail.domain.peer import Peer
 from keytrail.domain.process import Process
 from keytrail.domain.rules import DetectionRule, Severity
 
@@ -18,7 +19,7 @@ _ANCESTORS = 16
 class Snapshot(Event):
     """An event without its message: every part that a record shows, and nothing else."""
 
-    __slots__ = ("_ancestors", "_credentials", "_details")
+    __slots__ = ("_ancestors", "_credentials", "_details", "_peer")
 
     def __init__(self, event: Event) -> None:
         super().__init__(
@@ -35,6 +36,7 @@ class Snapshot(Event):
         )
         self._details = event.details
         self._credentials = event.credentials
+        self._peer = event.peer
         self._ancestors = tuple(ancestor for ancestor, _ in zip(event.ancestors(), range(_ANCESTORS), strict=False))
 
     @property
@@ -46,6 +48,11 @@ class Snapshot(Event):
     def credentials(self) -> Credentials | None:
         """Ids and capabilities of the process at its exec."""
         return self._credentials
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who was at the other end."""
+        return self._peer
 
     def ancestors(self) -> Iterator[Process]:
         """Parent first, as far as was known."""

@@ -71,6 +71,8 @@ class Evidence:
     """The mapping names the Secret, which says more than one that names the variable or the path."""
     undeclared: bool = False
     """A variable of a pod's process that neither the Pod's spec nor the container's image gave it."""
+    outside_secret: bool = False
+    """The value of a Secret's key, in a pod that is not given that Secret."""
     allowed: "tuple[Allowed, ...]" = ()
     """Expected use, as the mapping says it and others narrow it: all must hold. Empty: not judged."""
 

@@ -7,7 +7,7 @@ Commands of probes and hooks are kept redacted, and not at all without a redacto
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from keytrail.domain.declared import NOTHING_DECLARED, Declared, MountedCredential, MountKind, SecretKey, WholeSource
@@ -101,7 +101,7 @@ def pod_facts(raw: Json, *, redact: Redact | None = None, annotations: Iterable[
         host_network=spec.get("hostNetwork") is True,
         host_pid=spec.get("hostPID") is True,
         ips=tuple(str(one.get("ip", "")) for one in _list(status, "podIPs")),
-        containers=tuple(_containers(namespace, spec, status, redact)),
+        containers=_knowing_the_pod(tuple(_containers(namespace, spec, status, redact))),
         image_pull_secrets=tuple(str(one.get("name", "")) for one in _list(spec, "imagePullSecrets")),
     )
 
@@ -148,6 +148,14 @@ def _containers(namespace: str, spec: Json, status: Json, redact: Redact | None)
                 declared=_declared(namespace, raw, volumes),
                 exec_commands=() if redact is None else tuple(dict.fromkeys(_commands(raw, redact))),
             )
+
+
+def _knowing_the_pod(containers: tuple[ContainerFacts, ...]) -> tuple[ContainerFacts, ...]:
+    """Tell each container what the others are given: they share volumes, so that one may hand it on."""
+    secrets = frozenset(name for one in containers for name in one.declared.secrets)
+    if not secrets:
+        return containers
+    return tuple(replace(one, declared=replace(one.declared, secrets_of_pod=secrets)) for one in containers)
 
 
 def _ids(status: Json) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class Process:
     """One process image, shared by all its events.
 
     Changes in few places, each written by one stage: `exited` (decode), `pod`, `origin`, `placement` and `placed_at`
-    (enrich), `attribution` and `opened` (identify).
+    (enrich), `reached` (enrich, as it hears of hosts), `attribution` and `opened` (identify).
     """
 
     __slots__ = (
@@ -61,6 +61,7 @@ class Process:
         "environment",
         "exec_id",
         "exited",
+        "fingerprints",
         "flags",
         "host_namespaces",
         "in_init_tree",
@@ -72,6 +73,7 @@ class Process:
         "placement",
         "pod",
         "preexisting",
+        "reached",
         "start_ns",
         "truncated",
         "uid",
@@ -126,6 +128,8 @@ class Process:
         """Generation of the pods that `placement` was concluded from."""
         self.environment = environment
         """Names of the set, non-empty environment variables; None when the event carried no environment at all."""
+        self.fingerprints: tuple[tuple[str, bytes], ...] = ()
+        """Names of variables with the keyed fingerprints of their values, where that is on. Never to be exported."""
         self.argument_credentials = argument_credentials
         """What redaction found on the command line, by pattern name, such as `github-token`."""
         self.preexisting = "procFS" in flags
@@ -135,6 +139,8 @@ class Process:
         """What the identify stage concluded; None before, and when something that it rests on has changed."""
         self.opened: tuple[str, ...] = ()
         """Files with credentials that it was seen to open, bounded."""
+        self.reached: tuple[str, ...] = ()
+        """Hosts that it was seen to ask for by name, in TLS or HTTP, bounded."""
         self.exited = False
 
     @property

@@ -7,7 +7,7 @@ order and without holding up others, until it is known or their time is over. Ne
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from keytrail.domain.event import Event
@@ -76,6 +76,12 @@ class Enricher:
         while self._queues:
             self._end(next(iter(self._queues)), self._index.pods, ready)
         return ready
+
+    def variables_from_secrets(self, process: Process) -> Collection[str]:
+        """Variables that the Pod's spec takes from Secrets, for a process that was not placed yet; none if unknown."""
+        known = self._index.pods.find(_container_id(process), process.pod)
+        declared = None if known is None else known.placement.declared
+        return () if declared is None else [name for name, key in declared.variables.items() if key is not None]
 
     # -- waiting
 

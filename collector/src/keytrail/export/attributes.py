@@ -1,28 +1,27 @@
 """Every attribute that Keytrail's OTLP records carry: its name, its type, what it means and where its value comes from.
 
 Domain objects come in, plain values go out; an absent value (None, an empty text or list) is no attribute. The encoder
-writes exactly these tables and docs/telemetry.md is made from them, so neither can name an attribute that the other
-does not. Names are those of OpenTelemetry's semantic conventions 1.44 where they have one, else under `keytrail.`.
+writes exactly these tables and docs/telemetry.md is made from them (`attributes_page`), so neither can name an
+attribute that the other does not. Names are those of OpenTelemetry's semantic conventions 1.44 where they have one,
+else under `keytrail.`.
 
 What a process wrote or sent (`Event.arguments`) has no attribute, on purpose: it may hold a credential.
-`python -m keytrail.export.attributes docs/telemetry.md` renews the tables of the documentation.
 """
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from keytrail.domain.declared import SecretKey
 from keytrail.domain.event import Credentials, Details, Event, Exit, FileAccess, Network, Operation, Payload
 from keytrail.domain.identity import Attribution, Evidence
+from keytrail.domain.peer import Peer, PeerKind
 from keytrail.domain.process import Pod, Process
+from keytrail.export.attribute_values import command_line, evidence_text, host_name, image_name, image_tags, transport
 from keytrail.export.otlp_wire import ValueType
 from keytrail.export.output import rfc3339
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-_BEGIN, _END = "<!-- attributes: begin -->", "<!-- attributes: end -->"
 
 Value = str | int | bool | tuple[str, ...] | tuple[int, ...] | None
 S = TypeVar("S")
@@ -48,45 +47,8 @@ class Subject(NamedTuple):
 
 
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob")
-_TRANSPORTS = {"IPPROTO_TCP": "tcp", "IPPROTO_UDP": "udp"}
 _NETWORK_TYPES = {"AF_INET": "ipv4", "AF_INET6": "ipv6"}
 _HTTP_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE", ""})
-
-
-def image_name(image: str) -> str:
-    """`registry:5000/team/app` of `registry:5000/team/app:1.2@sha256:...`."""
-    reference = image.partition("@")[0]
-    name, colon, tag = reference.rpartition(":")
-    # A colon before a slash is a registry's port.
-    return name if colon and "/" not in tag else reference
-
-
-def image_tags(image: str) -> tuple[str, ...]:
-    """`("1.2",)` of `registry:5000/team/app:1.2`; a digest is no tag."""
-    tag = image.partition("@")[0][len(image_name(image)) + 1 :]
-    return (tag,) if tag else ()
-
-
-def host_name(host: str) -> str:
-    """Cut the port off an HTTP Host header: `server.address` never has one. IPv6 hosts are in brackets there."""
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() and (":" not in name or name.endswith("]")) else host
-
-
-def transport(network: Network) -> str:
-    """`tcp`, `udp`, `unix`, or whatever else the kernel calls the protocol."""
-    known = "unix" if network.family == "AF_UNIX" else _TRANSPORTS.get(network.protocol)
-    return known or network.protocol.removeprefix("IPPROTO_").lower()
-
-
-def evidence_text(evidence: Evidence) -> str:
-    """`env:OPENAI_API_KEY:openai-prod`: kind, name, identity."""
-    return f"{evidence.kind}:{evidence.name}:{evidence.identity_id}"
-
-
-def command_line(process: Process) -> str:
-    """Binary and redacted arguments."""
-    return f"{process.binary} {process.arguments}" if process.arguments else process.binary
 
 
 def _missing(process: Process) -> str | None:
@@ -334,6 +296,30 @@ NETWORK: Final = Group[Network](
         ("network.local.port", "int", "Its port.", "local_port or None"),
     ),
 )
+PEER: Final = Group[Peer](
+    "The other end of a connection (who has the address now; with Kubernetes)",
+    "record",
+    (
+        (
+            "keytrail.peer.kind",
+            "string",
+            "`pod`, `service`, `node`, `api-server`, `cluster`, `link-local`, `outside`; absent where nobody knows.",
+            lambda p: None if p.kind is PeerKind.UNKNOWN else p.kind,
+        ),
+        ("keytrail.peer.namespace", "string", "Namespace of the pod or Service.", "namespace"),
+        ("keytrail.peer.name", "string", "Name of the pod, Service or node.", "name"),
+        ("keytrail.peer.service", "string", "Service whose connections go to this pod and port.", "service"),
+        ("keytrail.peer.workload.kind", "string", "Such as `Deployment`; where all pods are watched.", "workload_kind"),
+        ("keytrail.peer.workload.name", "string", "Name of the pod's workload.", "workload"),
+        ("server.address", "string", "Host that the process asked for at this address and port before.", "host"),
+        (
+            "keytrail.peer.resolved_host",
+            "string",
+            "Host of a mapping that had the address when it was last resolved; others may have it too.",
+            "resolved_host",
+        ),
+    ),
+)
 FILE: Final = Group[FileAccess](
     "File",
     "record",
@@ -392,46 +378,7 @@ RECORD: Final[tuple[tuple[str, str], ...]] = (
     (RECORD_KIND, "`event`, `finding` or `gap`. Also the record's event name, which some backends drop."),
 )
 RESOURCE_GROUPS: Final[tuple[Group[Any], ...]] = (HOST, CONTAINER, WORKLOAD)
-
-
-def _record_groups() -> tuple[Group[Any], ...]:
-    """All groups of records, with those that are declared where they are encoded."""
-    from keytrail.export import otlp_finding, otlp_gap
-
-    events = (EVENT, DETAILS, PROCESS, CREDENTIALS, IDENTITY, POD, NETWORK, FILE, PAYLOAD, OPERATION, EXIT)
-    return (*events, otlp_finding.FINDING, otlp_gap.GAP)
-
-
-def declared() -> dict[str, ValueType]:
-    """Names and types of all attributes."""
-    named: dict[str, ValueType] = {name: "string" for name, _ in (*COLLECTOR, *RECORD)}
-    return named | {name: type_ for group in (*RESOURCE_GROUPS, *_record_groups()) for name, type_, _, _ in group.rows}
-
-
-def _table(title: str, where: str, rows: Iterable[tuple[str, str, str]]) -> str:
-    head = f"### {title} ({where})\n\n| attribute | type | meaning |\n| --- | --- | --- |\n"
-    return head + "".join(f"| `{name}` | {type_} | {meaning} |\n" for name, type_, meaning in rows)
-
-
-def markdown() -> str:
-    """All attributes as the tables of docs/telemetry.md."""
-    return "\n".join(
-        (
-            _table("Collector", "resource", [(name, "string", meaning) for name, meaning in COLLECTOR]),
-            _table("Record", "record", [(name, "string", meaning) for name, meaning in RECORD]),
-            *(
-                _table(group.title, group.where, [(name, type_, meaning) for name, type_, meaning, _ in group.rows])
-                for group in RESOURCE_GROUPS + _record_groups()
-            ),
-        )
-    )
-
-
-def renewed(document: str) -> str:
-    """Make the tables between the document's two marks anew."""
-    before, _, rest = document.partition(_BEGIN)
-    return f"{before}{_BEGIN}\n{markdown()}{_END}{rest.partition(_END)[2]}"
-
-
-if __name__ == "__main__":
-    (path := Path(sys.argv[1])).write_text(renewed(path.read_text("utf-8")), "utf-8")
+EVENT_GROUPS: Final[tuple[Group[Any], ...]] = (
+    *(EVENT, DETAILS, PROCESS, CREDENTIALS, IDENTITY, POD),
+    *(NETWORK, PEER, FILE, PAYLOAD, OPERATION, EXIT),
+)

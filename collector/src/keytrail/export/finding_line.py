@@ -11,6 +11,7 @@ from typing import Final
 from keytrail.domain.event import Event
 from keytrail.domain.finding import Finding
 from keytrail.domain.identity import Evidence
+from keytrail.domain.peer import Peer, PeerKind
 from keytrail.domain.process import Pod
 from keytrail.export.output import rfc3339
 from keytrail.export.record_uid import finding_digest
@@ -102,13 +103,23 @@ def _network(event: Event) -> dict[str, object] | None:
     name = "" if payload is None else payload.server_name or payload.http_host or payload.dns_name
     if network is None:
         return {"server_name": name} if name else None
+    peer = event.peer
     parts = {
         "peer_address": network.peer_address,
         "peer_port": network.peer_port or None,
         "local_port": network.local_port or None,
         "protocol": network.protocol.removeprefix(_PROTOCOL).lower(),
-        "server_name": name,
+        "server_name": name or (peer.host if peer is not None else ""),
+        "peer": None if peer is None else _peer(peer),
     }
+    return _given(parts)
+
+
+def _peer(peer: Peer) -> dict[str, object] | None:
+    """Who has the peer's address; None where nobody knows."""
+    if peer.kind is PeerKind.UNKNOWN:
+        return None
+    parts = {"kind": peer.kind, "namespace": peer.namespace, "name": peer.name, "service": peer.service}
     return _given(parts)
 
 

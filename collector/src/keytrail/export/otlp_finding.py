@@ -12,10 +12,9 @@ from typing import Final
 from keytrail.domain.event import Event
 from keytrail.domain.finding import Finding
 from keytrail.domain.rules import Severity
-from keytrail.export.attributes import RECORD_KIND, Group
-from keytrail.export.otlp_encode import Head, RecordEncoder, ResourceKey
+from keytrail.export.attributes import Group
+from keytrail.export.otlp_encode import RecordEncoder, ResourceKey, head
 from keytrail.export.otlp_table import Table
-from keytrail.export.otlp_wire import RECORD_ATTRIBUTES, attribute_writer, delimited
 from keytrail.export.record_uid import event_digest, finding_digest
 from keytrail.export.spool.entries import Lane
 from keytrail.export.terminal_line import process_text, target_text
@@ -28,12 +27,7 @@ _NUMBERS: Final[Mapping[Severity, int]] = {
     Severity.CRITICAL: 21,
 }
 """SeverityNumber: INFO, INFO2, WARN, ERROR, FATAL."""
-_SEVERITY: Final = {
-    severity: b"\x10" + bytes((number,)) + delimited(b"\x1a", severity.value.upper().encode())
-    for severity, number in _NUMBERS.items()
-}
-_EVENT_NAME: Final = delimited(b"\x62", b"keytrail.finding")  # LogRecord.event_name (12)
-_KIND: Final = attribute_writer(RECORD_ATTRIBUTES, RECORD_KIND, "string")("finding")
+_HEAD: Final = {severity: head(number, severity.value.upper(), "finding") for severity, number in _NUMBERS.items()}
 
 
 def _step_text(event: Event) -> str:
@@ -78,8 +72,8 @@ class FindingEncoder:
 
     def encode(self, finding: Finding) -> tuple[ResourceKey, bytes]:
         """One LogRecord message, and the key of the resource that it belongs to."""
-        event = finding.event
-        known, tid = self._events.known(event), event.tid
-        uid = finding_digest(finding, event_digest(event, known.uid, tid))
-        head = Head(_SEVERITY[finding.severity], _KIND, _EVENT_NAME, _FINDING.encode(finding), finding.time_ns)
-        return known.resource, self._events.record(event, known, tid, head, body=finding.message, uid=uid)
+        events, event = self._events, finding.event
+        known, hook, tid = events.known(event), events.hook(event), event.tid
+        uid = finding_digest(finding, event_digest(event, known.uid, tid, hook.call))
+        start = _HEAD[finding.severity] + _FINDING.text(finding)
+        return known.resource, events.record(event, known, hook, tid, start, finding.time_ns, finding.message, uid)

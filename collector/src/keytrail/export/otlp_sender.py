@@ -127,7 +127,7 @@ class _Slot:
     def _take(self) -> bool:
         """Hold the next batch, empty when the queue was woken; False when there will be none."""
         limits, closing = self._shared.limits, self._shared.pace.closing
-        linger = 0.0 if closing else limits.linger
+        linger = -1.0 if closing else limits.linger  # at the end only for what is on its way
         entries = self._shared.queue.take(
             self._number, self._shared.slots, limits.batch_records, limits.batch_bytes, linger
         )

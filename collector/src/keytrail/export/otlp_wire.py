@@ -21,10 +21,13 @@ _MORE = 0x80
 """The bit of a varint's byte that says that another one follows."""
 _TWO_BYTES, _THREE_BYTES = 1 << 14, 1 << 21
 _ONE_BYTE = tuple(bytes((number,)) for number in range(_MORE))
-_LAST = tuple(map(chr, range(_MORE)))
-_NOT_LAST = tuple(map(chr, range(_MORE, 2 * _MORE)))
+LAST: Final = tuple(map(chr, range(_MORE)))
+"""The last byte of a varint as text, by its seven bits."""
+NOT_LAST: Final = tuple(map(chr, range(_MORE, 2 * _MORE)))
+"""Each byte before it."""
 _TABLE_SIZE = 256
 _FRAMES = 4096
+_NUMBERS = 1024
 
 
 def varint(number: int) -> bytes:
@@ -47,9 +50,9 @@ def varint(number: int) -> bytes:
 def varint_text(number: int) -> str:
     """Return the same as text: a character for each byte."""
     if 0 <= number < _TWO_BYTES:
-        return _LAST[number] if number < _MORE else _NOT_LAST[number & 0x7F] + _LAST[number >> 7]
+        return LAST[number] if number < _MORE else NOT_LAST[number & 0x7F] + LAST[number >> 7]
     if 0 <= number < _THREE_BYTES:
-        return _NOT_LAST[number & 0x7F] + _NOT_LAST[number >> 7 & 0x7F] + _LAST[number >> 14]
+        return NOT_LAST[number & 0x7F] + NOT_LAST[number >> 7 & 0x7F] + LAST[number >> 14]
     return varint(number).decode("latin-1")
 
 
@@ -159,6 +162,21 @@ def value_prefixes(tag: bytes) -> Mapping[int, bytes]:
 def integer_prefixes(tag: bytes, name: str) -> Sequence[bytes]:
     """Return what stands in front of an attribute's varint, by its size: 1 to 10 bytes."""
     return [_key_value(tag, name, b"\x18" + bytes(size))[:-size] if size else b"" for size in range(11)]
+
+
+class IntegerTexts(dict[int, str]):
+    """One integer attribute as text, a character for each byte, by its value; what comes again and again is kept."""
+
+    def __init__(self, tag: bytes, name: str) -> None:
+        super().__init__()
+        self._prefixes = [prefix.decode("latin-1") for prefix in integer_prefixes(tag, name)]
+
+    def __missing__(self, number: int) -> str:
+        content = varint_text(number)
+        text = self._prefixes[len(content)] + content
+        if len(self) < _NUMBERS:
+            self[number] = text
+        return text
 
 
 def _string_writer(tag: bytes, name: str) -> Callable[[str], bytes]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import re2
 
+from keytrail.domain.allowed import is_host
 from keytrail.domain.declared import SecretKey
 from keytrail.domain.filters import compile_pattern
 from keytrail.domain.identity import Evidence, EvidenceKind, Strength
@@ -44,6 +45,7 @@ class MappingRules:
         self._secrets: dict[tuple[str, str], list[Rule]] = {}
         self._service_accounts: dict[tuple[str, str], list[Rule]] = {}
         self._files: list[Rule] = []
+        self._hosts: list[Rule] = []
         self._paths: dict[str, list[Rule]] = {}
         """What `_files` says of paths: those that a node's processes open are few and many times the same."""
         for provider in builtin:
@@ -75,6 +77,10 @@ class MappingRules:
                 self._paths.clear()
             self._paths[path] = rules
         return choose(_for(namespace, [*rules, *self._of_key(secret)]))
+
+    def of_host(self, host: str, namespace: str) -> list[Evidence]:
+        """Whose credentials a host takes: what a mapping or a provider says of all its evidence."""
+        return [rule.template for rule in _for(namespace, self._hosts) if rule.matches(host)]
 
     def of_command_line(self, lowered: str, namespace: str) -> list[Evidence]:
         """Evidence that the words of a command line are; most have none, and are looked through once."""
@@ -113,6 +119,8 @@ class MappingRules:
                 make(account, matches=_any_text)
             )
         file = replace(env, kind=EvidenceKind.FILE, identity_id=env.identity_id or f"file-{name}")
+        for host in spec.evidence.server_names:
+            self._hosts.append(make(env, matches=partial(is_host, host.lower())))
         for each in spec.evidence.files:
             self._files.append(make(file, matches=_whole(re2.compile(path_expression(each.path)))))
 

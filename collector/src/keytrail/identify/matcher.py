@@ -13,14 +13,17 @@ from typing import Final
 from keytrail.domain.agent import AgentFacts
 from keytrail.domain.declared import NOTHING_DECLARED, SecretKey
 from keytrail.domain.event import Event, EventKind
+from keytrail.domain.fingerprint import Book
 from keytrail.domain.identity import NO_IDENTITY, Attribution, Evidence, EvidenceKind, Unknown
 from keytrail.domain.paths import plain_path
 from keytrail.domain.placement import Placement
 from keytrail.domain.process import Pod, Process
 from keytrail.domain.resources import ClusterIdentityMapping, IdentityMapping
+from keytrail.identify.fingerprint_evidence import fingerprint_evidence
 from keytrail.identify.mapping_rules import Mapping, MappingRules
 from keytrail.identify.pod_evidence import declared_evidence, file_evidence, is_undeclared, source_of
 from keytrail.identify.ranking import ranked
+from keytrail.identify.server_names import with_use
 
 __all__ = ["IdentityMatcher", "Mapping"]
 
@@ -53,12 +56,14 @@ class IdentityMatcher:
         *,
         looks_like_credential: Callable[[str], bool] | None = None,
         fallback: EnvironmentFallback | None = None,
+        fingerprints: Book | None = None,
     ) -> None:
         self._rules = MappingRules(mappings, builtin)
         self._providers = frozenset(mapping.metadata.name for mapping in builtin)
         self._namespaced = any(isinstance(mapping, IdentityMapping) for mapping in mappings)
         self._looks_like_credential = looks_like_credential
         self._fallback = fallback
+        self._fingerprints = fingerprints or Book()
         self._environment_filter: frozenset[str] = frozenset()
         self._wanted = frozenset(item.name for m in mappings for item in m.spec.evidence.env if item.name)
         self._patterned = any(item.pattern for m in mappings for item in m.spec.evidence.env)
@@ -92,6 +97,13 @@ class IdentityMatcher:
                 names = process.environment = found
         by_environment = self._environment(names, process)
         others = self._arguments(process) + [item for path in process.opened for item in self._file(path, process)]
+        if process.fingerprints:
+            others += fingerprint_evidence(process, self._fingerprints, self._rules)
+        if process.reached:
+            namespace = process.pod.namespace if process.pod is not None else ""
+            used = with_use([*by_environment.evidence, *others], process.reached, namespace, self._rules)
+            if any(item.kind is EvidenceKind.SERVER_NAME for item in used):
+                return ranked(used)
         if others:
             return ranked([*by_environment.evidence, *others])
         return by_environment if unknown is None else Attribution(by_environment.evidence, unknown)

@@ -80,7 +80,7 @@ def _forbidden(asked: Asked, words: str) -> KubeForbiddenError:
     at = asked.at
     rule = f'{{apiGroups: ["{at.group}"], resources: ["{at.resource}"], verbs: ["{asked.verb}"]}}'
     kind = "Role" if at.namespace else "ClusterRole"
-    return KubeForbiddenError(f"not allowed to {asked}: {words}; add to the {kind} of the collector: {rule}")
+    return KubeForbiddenError(f"not allowed to {asked}: {words}; its {kind} lacks {rule}")
 
 
 def unreachable(url: str, error: Exception) -> KubeUnreachableError:

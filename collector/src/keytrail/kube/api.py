@@ -102,6 +102,11 @@ class Api:
         query = {"fieldManager": manager, "force": "true", **query}
         return self._object(_Request("patch", "PATCH", at, query, body, "application/apply-patch+yaml"))
 
+    def delete(self, at: Place, *, uid: str) -> Json:
+        """Delete an object if it is still the one with this uid; a conflict otherwise."""
+        body: Json = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        return self._object(_Request("delete", "DELETE", at, {}, body, "application/json"))
+
     def stream(self, verb: str, at: Place, *, silence_seconds: float = ANSWER_SECONDS, **query: str) -> "Stream":
         """Begin an answer that goes on, for the verbs list and watch. It fails after so long without a byte."""
         answer = self._send(_Request(verb, "GET", at, query))

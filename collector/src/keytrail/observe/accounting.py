@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keytrail.domain.drop import DropReason, Undecodable
+from keytrail.observe.recent import RecentUse
 
 
 class Accounting:
@@ -31,6 +32,8 @@ class Accounting:
         self._suppressed: Counter[str] = Counter()
         self._records_dropped: Counter[str] = Counter()
         self._findings: Counter[tuple[str, str]] = Counter()
+        self.recent = RecentUse()
+        """Identities and rules of the last 24 hours."""
 
     def events(self, by_kind: Mapping[str, int], undecodable: Mapping[str, int], dropped: Mapping[str, int]) -> None:
         """Account for one batch: what became of each message in it."""

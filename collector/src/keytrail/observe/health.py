@@ -47,7 +47,13 @@ def degraded(snapshot: Snapshot) -> list[str]:
     """What needs somebody's attention although the collector works."""
     return [
         complaint
-        for part in (_stream_complaints, _rule_complaints, _delivery_complaints, _loss_complaints)
+        for part in (
+            _stream_complaints,
+            _cluster_complaints,
+            _rule_complaints,
+            _delivery_complaints,
+            _loss_complaints,
+        )
         for complaint in part(snapshot)
     ]
 
@@ -58,6 +64,21 @@ def _stream_complaints(snapshot: Snapshot) -> Iterator[str]:
         yield f"events are decided on {stream.lag_seconds:.0f} s after they happened"
     if inbox is not None and inbox.capacity and inbox.events > _NEARLY_FULL * inbox.capacity:
         yield f"{inbox.events} of at most {inbox.capacity} events wait to be decided on"
+
+
+def _cluster_complaints(snapshot: Snapshot) -> Iterator[str]:
+    cluster = snapshot.cluster
+    if cluster is None:
+        return
+    away: dict[str, list[str]] = {}
+    for watch in cluster.watches:
+        if not watch.connected:
+            away.setdefault(watch.reason or "it has not answered yet", []).append(watch.resource)
+    for reason, resources in away.items():
+        yield f"what is known of {', '.join(resources)} may be old: {reason}"
+    if cluster.problems:
+        more = f" (and {len(cluster.problems) - 1} more)" if len(cluster.problems) > 1 else ""
+        yield f"objects in the API server are not in force as given: {cluster.problems[0]}{more}"
 
 
 def _rule_complaints(snapshot: Snapshot) -> Iterator[str]:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from keytrail.domain.drop import DropReason
-from keytrail.observe.snapshot import Snapshot
+from keytrail.observe.snapshot import RequestPart, Snapshot, WatchPart
 
 
 class Kind(StrEnum):
@@ -105,6 +105,28 @@ def build(snapshot: Snapshot) -> Iterator[Point]:
     """Versions, as attributes of a constant."""
     agent = snapshot.stream.agent_version if snapshot.stream else ""
     yield Point(1, {"version": snapshot.version, "agent.version": agent})
+
+
+def watches(pick: Callable[[WatchPart, Snapshot], float | None]) -> Read:
+    """One point for each collection of the API server that is watched."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for watch in () if snapshot.cluster is None else snapshot.cluster.watches:
+            value = pick(watch, snapshot)
+            if value is not None:
+                yield Point(value, {"resource": watch.resource})
+
+    return read
+
+
+def requests(pick: Callable[[RequestPart], int]) -> Read:
+    """One point for each kind of request to the API server."""
+
+    def read(snapshot: Snapshot) -> Iterator[Point]:
+        for used in () if snapshot.cluster is None else snapshot.cluster.requests:
+            yield Point(pick(used), {"verb": used.verb, "resource": used.resource})
+
+    return read
 
 
 def part(name: str, pick: Callable[[Any], float | None]) -> Read:

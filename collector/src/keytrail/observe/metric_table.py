@@ -9,6 +9,7 @@ it sees the first step. `keytrail.observe.metrics` makes instruments and docs/me
 from keytrail.domain.drop import DropReason, Undecodable
 from keytrail.domain.event import EventKind
 from keytrail.domain.gap import GapCause
+from keytrail.domain.placement import Partial
 from keytrail.domain.rules import Severity
 from keytrail.observe.metric import (
     Kind,
@@ -23,7 +24,9 @@ from keytrail.observe.metric import (
     one,
     part,
     parts,
+    requests,
     threads,
+    watches,
 )
 
 _EVENT_REASONS = (DropReason.QUEUE_FULL, DropReason.FILTERED, DropReason.DUPLICATE_HOOK, DropReason.SHUTDOWN)
@@ -134,6 +137,48 @@ METRICS: tuple[Metric, ...] = (
     Metric("keytrail.config.last_reload_successful", _GAUGE, "{state}",
            "1 when what was read last is in force, 0 when the last good version is.",
            part("reload", lambda p: int(p.successful)), alert="0."),
+    # -- Kubernetes
+    Metric("keytrail.kubernetes.watch.connected", _GAUGE, "{state}",
+           "1 while the API server answers a watch, else 0: then what was known last stays in force.",
+           watches(lambda w, _: int(w.connected)), {"resource": "what is watched"}, "0 for 10 minutes."),
+    Metric("keytrail.kubernetes.watch.objects", _LEVEL, "{object}", "Objects that a watch keeps something of.",
+           watches(lambda w, _: w.objects), {"resource": "as above"}),
+    Metric("keytrail.kubernetes.watch.quiet_time", _GAUGE, "s",
+           "Time since the API server last said anything in a watch; it sends a mark every minute or so.",
+           watches(lambda w, s: age(s, w.heard_ns)), {"resource": "as above"}, "Above 900."),
+    Metric("keytrail.kubernetes.watch.events", _COUNTER, "{event}", "Changes that the API server told of.",
+           watches(lambda w, _: w.events), {"resource": "as above"}),
+    Metric("keytrail.kubernetes.watch.lists", _COUNTER, "{list}",
+           "Complete lists: one at the start, and one whenever the API server no longer had the changes since.",
+           watches(lambda w, _: w.lists), {"resource": "as above"}),
+    Metric("keytrail.kubernetes.watch.failures", _COUNTER, "{failure}", "Watches that ended in an error.",
+           watches(lambda w, _: w.failures), {"resource": "as above"}),
+    Metric("keytrail.kubernetes.watch.undecodable", _COUNTER, "{object}", "Objects that could not be read.",
+           watches(lambda w, _: w.undecodable), {"resource": "as above"}, "Any increase."),
+    Metric("keytrail.kubernetes.requests", _COUNTER, "{request}", "Requests to the API server.",
+           requests(lambda r: r.requests), {"verb": "as a Role names it", "resource": "as a Role names it"}),
+    Metric("keytrail.kubernetes.requests.failed", _COUNTER, "{request}",
+           "Of them: refused, or without an answer.", requests(lambda r: r.failed),
+           {"verb": "as above", "resource": "as above"}),
+    Metric("keytrail.kubernetes.sent", _COUNTER, "By", "Bytes of bodies sent to the API server.",
+           requests(lambda r: r.sent), {"verb": "as above", "resource": "as above"}),
+    Metric("keytrail.kubernetes.received", _COUNTER, "By", "Bytes of bodies received from the API server.",
+           requests(lambda r: r.received), {"verb": "as above", "resource": "as above"}),
+    Metric("keytrail.kubernetes.problems", _LEVEL, "{problem}",
+           "What is wrong with objects of Keytrail's kinds in the API server.",
+           part("cluster", lambda p: len(p.problems)), alert="Above 0: `keytrail status` says what."),
+    Metric("keytrail.kubernetes.peers", _LEVEL, "{address}",
+           "Addresses in the cluster whose owners are known (`peers`).", part("cluster", lambda p: p.peers)),
+    Metric("keytrail.enrich.pods", _LEVEL, "{pod}",
+           "Pods of this node that are known, those deleted lately included.", part("cluster", lambda p: p.pods)),
+    Metric("keytrail.enrich.waiting", _LEVEL, "{event}", "Events that wait for their pod (`pod_wait_ms`).",
+           part("cluster", lambda p: p.waiting), alert="Above 1000: beyond 2000, they go on without it."),
+    Metric("keytrail.enrich.waited", _COUNTER, "{event}", "Events that ever waited for their pod.",
+           part("cluster", lambda p: p.waited)),
+    Metric("keytrail.enrich.misses", _COUNTER, "{process}",
+           "Processes of which something about their workload is not known.",
+           parts("cluster", "reason", lambda p: p.misses, Partial), {"reason": ", ".join(Partial)},
+           "api_unavailable, not_announced or too_many_wait increasing; any increase of forged."),
     # -- delivery
     Metric("keytrail.spool.bytes", _LEVEL, "By",
            "What undelivered records take, dead letters and bookkeeping included.",

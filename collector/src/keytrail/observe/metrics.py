@@ -122,6 +122,8 @@ _GROUPS: Final = {
     "rules": "State",
     "reloads": "State",
     "config": "State",
+    "kubernetes": "Kubernetes",
+    "enrich": "Kubernetes",
     "spool": "Delivery",
     "export": "Delivery",
 }

@@ -140,6 +140,79 @@ class ThreadPart:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityPart:
+    """One identity that was used."""
+
+    id: str
+    last_ns: int
+    workloads: tuple[str, ...] = ()
+    """As namespace/kind/name, the latest first; none for processes of the node itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentPart:
+    """What the last 24 hours had, counted since the process began."""
+
+    identities: tuple[IdentityPart, ...] = ()
+    """Those that processes carried, the latest first."""
+    findings: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    """By rule; of whole hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPart:
+    """One collection of the API server that is kept up to date."""
+
+    resource: str
+    connected: bool = False
+    """Whether the last request was answered."""
+    synced: bool = False
+    """Whether the copy was complete at least once."""
+    objects: int = 0
+    events: int = 0
+    lists: int = 0
+    failures: int = 0
+    undecodable: int = 0
+    heard_ns: int | None = None
+    """When the API server last said anything of it."""
+    reason: str = ""
+    """Why it is not connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPart:
+    """What one kind of request to the API server took; bytes of bodies."""
+
+    verb: str
+    resource: str
+    requests: int = 0
+    failed: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPart:
+    """The API server and what is known by it."""
+
+    url: str = ""
+    watches: tuple[WatchPart, ...] = ()
+    requests: tuple[RequestPart, ...] = ()
+    problems: tuple[str, ...] = ()
+    """What is wrong with objects in the API server."""
+    pods: int = 0
+    """Pods of this node that are known, those that are gone for a while included."""
+    peers: int | None = None
+    """Addresses in the cluster whose owners are known; None where nobody wants to know."""
+    waiting: int = 0
+    """Events that wait for their pod now."""
+    waited: int = 0
+    """Events that ever waited."""
+    misses: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    """Processes of which something is not known, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogPart:
     """The collector's own log."""
 
@@ -178,6 +251,8 @@ class Snapshot:
     spool: SpoolPart | None = None
     backend: BackendPart | None = None
     reload: ReloadPart | None = None
+    cluster: ClusterPart | None = None
+    recent: RecentPart = field(default_factory=RecentPart)
     gaps: GapsPart = field(default_factory=GapsPart)
     threads: tuple[ThreadPart, ...] = ()
     log: LogPart = field(default_factory=LogPart)

@@ -13,6 +13,8 @@ from keytrail.observe.text import printable
 _INDENT: Final = "           "
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _GAPS_SHOWN: Final = 12
+_IDENTITIES_SHOWN: Final = 12
+_WORKLOADS_SHOWN: Final = 3
 _NARROWEST: Final = 30
 _KIBI: Final = 1024
 _INTENDED: Final = frozenset({"filtered", "duplicate_hook"})
@@ -37,7 +39,9 @@ def status_lines(document: Document, where: str, width: int) -> list[str]:
         ("spool", _spool(_part(document, "spool"))),
         ("backend", _backend(_part(document, "backend"))),
         ("gaps", _gaps(_part(document, "gaps"))),
+        ("cluster", _cluster(_part(document, "cluster"))),
         ("rules", _rules(document)),
+        ("identities", _identities(_part(document, "recent"))),
         ("reload", _reload(_part(document, "reload"))),
         ("process", _process(_part(document, "usage"))),
     ):
@@ -161,6 +165,35 @@ def _rules(document: Document) -> Iterator[str]:
         yield f"not as given: {printable(name)}: {printable(str(why))}"
     found = {rule: _sum(counts) for rule, counts in _part(_part(document, "accounting"), "findings").items()}
     yield from _counts("findings", found)
+
+
+def _cluster(cluster: Document) -> Iterator[str]:
+    if not cluster:
+        return
+    requests = [one for one in _list(cluster, "requests") if isinstance(one, Mapping)]
+    asked, received = (sum(_number(one, name) for one in requests) for name in ("requests", "received"))
+    yield f"{_text(cluster, 'url')}: {asked} requests, {_bytes(received)} received"
+    for watch in _list(cluster, "watches"):
+        if isinstance(watch, Mapping):
+            heard = f", last heard {_text(watch, 'heard')}" if "heard" in watch else ""
+            state = "" if watch.get("connected") else f" NOT watched ({_text(watch, 'reason') or 'no answer yet'})"
+            yield f"{_text(watch, 'resource')}:{state} {_number(watch, 'objects')} objects{heard}"
+    peers = f", {_number(cluster, 'peers')} addresses of peers" if "peers" in cluster else ""
+    yield f"{_number(cluster, 'pods')} pods of this node known{peers}"
+    yield f"{_number(cluster, 'waiting')} events wait for their pod, {_number(cluster, 'waited')} ever did"
+    yield from _counts("processes not fully known", _part(cluster, "misses"))
+    for problem in _list(cluster, "problems"):
+        yield f"not as given: {printable(str(problem))}"
+
+
+def _identities(recent: Document) -> Iterator[str]:
+    used = [one for one in _list(recent, "identities") if isinstance(one, Mapping)]
+    for one in used[:_IDENTITIES_SHOWN]:
+        by = ", ".join(printable(str(name)) for name in _list(one, "workloads")[:_WORKLOADS_SHOWN])
+        yield f"{_text(one, 'id')} carried last {_text(one, 'last')}" + (f" by {by}" if by else "")
+    if len(used) > _IDENTITIES_SHOWN:
+        yield f"and {len(used) - _IDENTITIES_SHOWN} that were carried earlier"
+    yield from _counts("findings within 24 hours", _part(recent, "findings"))
 
 
 def _reload(reload: Document) -> Iterator[str]:

@@ -26,7 +26,8 @@ _SIZES = frozenset({"GreaterThan", "LessThan", "GT", "LT", "Mask"})
 _RANGES = frozenset({"InRange", "NotInRange"})
 _MAPS = frozenset({"InMap", "NotInMap"})
 _PREFIXES, _POSTFIXES = frozenset({"Prefix", "NotPrefix"}), frozenset({"Postfix", "NotPostfix"})
-_SUBSTRINGS = frozenset({"SubString", "SubStringIgnCase"})
+_SUBSTRINGS, _SEARCHED = frozenset({"SubString", "SubStringIgnCase"}), frozenset({"string", "char_buf"})
+"""Of any other type, `file` too, the agent takes the operator and leaves its values out."""
 _PRIVILEGED = frozenset({"SPortPriv", "NotSportPriv", "DPortPriv", "NotDPortPriv"})
 """Take no values."""
 _PORTS = frozenset({"SPort", "NotSPort", "DPort", "NotDPort"})
@@ -39,7 +40,8 @@ _FREE = frozenset({"CelExpr"})
 
 _MAX_FILTERS = 5
 _MAX_COMPARED = 4
-_MAX_PREFIX, _MAX_POSTFIX = 256, 127
+_LONGEST = dict.fromkeys(_PREFIXES, 256) | dict.fromkeys(_POSTFIXES, 127) | dict.fromkeys(_SUBSTRINGS, 99)
+"""Bytes of a text that is looked for."""
 _MAX_PORT = 65_535
 _MAX_ACTIONS = 3
 _MAX_PIDS = _MAX_NAMESPACES = 4
@@ -120,9 +122,8 @@ def _operators(type_: str) -> frozenset[str]:
         return _EQUALITY | _SIZES | _RANGES | _MAPS
     if type_ in TEXTS:
         file = {"FileType", "NotFileType"} if type_ in ("file", "path", "fd", "dentry") else set()
-        return (
-            _EQUALITY | _PREFIXES | _POSTFIXES | _SUBSTRINGS | file | ({"Family"} if type_ == "sockaddr_un" else set())
-        )
+        found = _SUBSTRINGS if type_ in _SEARCHED else {"Family"} if type_ == "sockaddr_un" else set()
+        return _EQUALITY | _PREFIXES | _POSTFIXES | file | found
     if type_ in SOCKETS:
         return _OF_SOCKADDR if type_ == "sockaddr" else _OF_SOCKETS
     return _EQUALITY | {"CapabilitiesGained"} if type_ in _CAPABILITIES else frozenset()
@@ -148,10 +149,9 @@ def _check_values(report: Report, operator: str, values: Sequence[str], type_: s
 
 def _rejecting(operator: str, type_: str) -> Callable[[str], str] | None:
     """Return what says why a value of this operator is none."""
-    if operator in _PREFIXES:
-        return lambda text: f"at most {_MAX_PREFIX} bytes" if len(text.encode()) > _MAX_PREFIX else ""
-    if operator in _POSTFIXES:
-        return lambda text: f"at most {_MAX_POSTFIX} bytes" if len(text.encode()) > _MAX_POSTFIX else ""
+    if operator in _LONGEST:
+        longest = _LONGEST[operator]
+        return lambda text: f"at most {longest} bytes" if len(text.encode()) > longest else ""
     if operator in _ADDRESSES:
         return lambda text: "" if is_network(text) else "an IP address or range, such as 10.96.0.0/12"
     if operator in _PORTS:

@@ -93,24 +93,41 @@ class Core:
 
     def append(self, lane: Lane, resource: bytes, record: bytes, *, patient: bool) -> None:
         """Take a record; make room for it if there is none."""
-        with self.lock:
-            if patient:
+        if patient:
+            with self.lock:
                 self._wait_for_room(len(record))
-            self.ledger.append(lane)
+        # Where there are records the writer looks again, and finds this one, too.
+        if self.pending.put(lane, resource, record) or not self.pending.records:
+            with self.lock:
+                was_empty, was_big = not self.pending.records, self.pending.is_big
+                self.admit()
+                if was_empty or (self.pending.is_big and not was_big):
+                    self.work.notify()
+
+    def admit(self) -> None:
+        """Count what was appended. With the lock held, as everything that looks at records."""
+        since = None if self.pending.records else self.now_ns()
+        for lane, count in self.pending.admit():
+            self.ledger.append(lane, count)
             if self.closed:
-                self.ledger.drop(lane, 1, DropReason.SHUTDOWN)
-                return
-            if not self.pending.records:
-                self.pending_since = self.now_ns()
-            if self.pending.add(lane, resource, record):
-                self.work.notify()
-            if self.pending.bytes + self.busy_bytes + self.lanes.memory_bytes > self.most_memory:
+                self.ledger.drop(lane, count, DropReason.SHUTDOWN)
+        if self.closed:
+            self.pending.take()
+        elif self.pending.records:
+            self.pending_since = since or self.pending_since
+            if self.memory_bytes > self.most_memory:
                 self._make_room()
 
     @property
     def in_a_hurry(self) -> bool:
         """Whether somebody waits for the disk."""
         return self.closing or self.asked > self.begun
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether records were appended that no entry has yet."""
+        self.admit()
+        return self.pending.records + self.busy_records > 0
 
     @property
     def memory_bytes(self) -> int:
@@ -157,15 +174,16 @@ class Core:
 
     def begin(self) -> tuple[list[Waiting], int, int]:
         """Records to be written now, when the oldest of them came, and the number of the last. With the lock held."""
-        self.busy_bytes, self.busy_records, self.busy_since = (
-            self.pending.bytes,
-            self.pending.records,
-            self.pending_since,
-        )
+        self.admit()
+        pending = self.pending
+        self.busy_bytes, self.busy_records, self.busy_since = pending.bytes, pending.records, self.pending_since
         self.pending_since = None
         self.begun = self.asked
         self.flushed = False
-        return self.pending.take(), self.busy_since or 0, self.pending.number
+        number, taken = pending.number, pending.take()
+        # Whoever appended between the two, and saw records there, did not notify: theirs are pending from here on.
+        self.admit()
+        return taken, self.busy_since or 0, number
 
     def end(self, number: int) -> None:
         """What `begin` gave is where it belongs. With the lock held."""
@@ -195,6 +213,7 @@ class Core:
 
     def shut(self, *, disk: bool) -> None:
         """Nothing is taken or appended any more; what is not on disk is lost."""
+        self.admit()
         self.closed = True
         for lane in Lane:
             waiting = self.ledger.queued[lane]
@@ -206,6 +225,7 @@ class Core:
     def state(self) -> SpoolState:
         """One consistent picture."""
         with self.lock:
+            self.admit()
             ledger = self.ledger
             in_memory = sum(item.entry.records for lane in self.lanes.all for item in lane.memory.values())
             unsynced = 0 if self.closed else self.pending.records + self.busy_records + in_memory

@@ -88,6 +88,7 @@ class Spool:
     def flush(self) -> None:
         """Nothing follows for a while: what was appended may be written without gathering more."""
         with self._core.lock:
+            self._core.admit()
             if self._core.pending.records and not self._core.flushed:
                 self._core.flushed = True
                 self._core.work.notify()
@@ -114,7 +115,7 @@ class Spool:
                 if core.closed:
                     return [item.entry for item in picked]
                 left = linger if until is None else until - time.monotonic()
-                woken = core.closing or core.wakes != wakes
+                woken = core.closing or core.wakes != wakes or (linger < 0 and not core.unwritten)
                 must_load = core.lanes.job(slot) is not None and not (picked and (woken or left <= 0))
                 if not must_load:
                     records, size = core.lanes.ready(slot)

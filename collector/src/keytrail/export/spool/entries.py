@@ -63,8 +63,9 @@ class Queue(Protocol):
         """Wait for entries with `stream % slots == slot` and return the oldest of them, in order, within the limits.
 
         At least one, however large. They stay queued until settled, and are not handed out again before `give_back`.
-        Waits up to `linger` seconds for more once there are some and limits are not reached. Empty: the queue is
-        closing and there is nothing left for the slot, or `wake` was called.
+        Waits up to `linger` seconds for more once there are some and limits are not reached; below zero it waits for
+        nothing but what was appended already. Empty: nothing is left for the slot and there was nothing to wait for,
+        the queue is closing, or `wake` was called.
         """
         ...
 

@@ -18,6 +18,7 @@ _ENTRY_BYTES: Final = 1 << 20
 """Command lines reach 128 KiB, and a receiver's default limit for a whole request is 4 MiB."""
 _BIG: Final = 1 << 20
 """Bytes that are worth a commit of their own."""
+_INLET_BYTES: Final = 1 << 17
 _STREAMS: Final = 256
 
 ResourceLogs = Callable[[bytes, list[bytes]], bytes]
@@ -29,23 +30,39 @@ Waiting = tuple[int, Lane, bytes, bytes]
 
 
 class Pending:
-    """Records that nobody has begun to write. Called with the spool's lock held."""
+    """Records that nobody has begun to write. Called with the spool's lock held, but for `put`."""
 
     def __init__(self) -> None:
+        self._inlet: deque[tuple[Lane, bytes, bytes]] = deque()
+        self._put_bytes = 0
         self._lanes: list[deque[Waiting]] = [deque() for _ in Lane]
         self.number = 0
         """Of the last record."""
         self.records = 0
         self.bytes = 0
 
-    def add(self, lane: Lane, resource: bytes, record: bytes) -> bool:
-        """Take a record; True when the writer should look: there was none, or they have become many."""
-        self.number += 1
-        self._lanes[lane].append((self.number, lane, resource, record))
-        before = self.bytes
-        self.records += 1
-        self.bytes += len(record)
-        return self.records == 1 or before < _BIG <= self.bytes
+    def put(self, lane: Lane, resource: bytes, record: bytes) -> bool:
+        """Take a record, without the lock: it is dear for one record. True when there is enough for `admit`."""
+        self._inlet.append((lane, resource, record))
+        self._put_bytes += len(record)
+        if self._put_bytes < _INLET_BYTES:
+            return False
+        self._put_bytes = 0
+        return True
+
+    def admit(self) -> list[tuple[Lane, int]]:
+        """Number what was put; returns how many records of which lane. More may be put meanwhile."""
+        inlet, lanes, number = self._inlet, self._lanes, self.number
+        counts = [0] * len(Lane)
+        for _ in range(len(inlet)):
+            lane, resource, record = inlet.popleft()
+            number += 1
+            lanes[lane].append((number, lane, resource, record))
+            counts[lane] += 1
+            self.bytes += len(record)
+        self.records += number - self.number
+        self.number = number
+        return [(lane, count) for lane, count in zip(Lane, counts, strict=True) if count]
 
     @property
     def is_big(self) -> bool:

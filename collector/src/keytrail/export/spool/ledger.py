@@ -41,10 +41,10 @@ class Ledger:
         self._losses: dict[DropReason, SpoolLoss] = {}
         self._told: dict[DropReason, int] = {}
 
-    def append(self, lane: Lane) -> None:
-        """One record came in."""
-        self.appended += 1
-        self.queued[lane] += 1
+    def append(self, lane: Lane, count: int) -> None:
+        """Records came in."""
+        self.appended += count
+        self.queued[lane] += count
 
     def recover(self, lane: Lane, count: int) -> None:
         """Records of an earlier run, or of the dead letters, are queued again."""
