@@ -1,0 +1,48 @@
+"""The command line of the operator: `keytrail-operator run`.
+
+Only `main` turns errors into exit codes: 0 ended as asked, 1 failed, 2 what was asked for is wrong.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from keytrail import __version__
+from keytrail.commands.terminal import printable
+from keytrail.domain.errors import KeytrailError
+from keytrail_operator.settings import add_arguments, load
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line, without importing what running needs."""
+    parser = argparse.ArgumentParser(
+        prog="keytrail-operator",
+        description="Keeps Tetragon's TracingPolicies and Keytrail's own objects in order in a Kubernetes cluster.",
+    )
+    parser.add_argument("--version", action="version", version=f"keytrail-operator {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
+    run = commands.add_parser("run", help="run until ended by SIGTERM")
+    add_arguments(run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        settings = load(vars(args), os.environ)
+        from keytrail_operator.app import run
+
+        return run(settings, os.environ)
+    except KeytrailError as error:
+        print(f"keytrail-operator: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the boundary of the process
+        # The text of an unexpected error may quote what it failed on: only its place is shown.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        print(f"keytrail-operator: internal error, {type(error).__name__} at\n{frames}", file=sys.stderr)  # noqa: T201 - as above
+        return 1
