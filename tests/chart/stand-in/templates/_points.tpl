@@ -1,0 +1,3 @@
+{{- define "containers.extra" -}}{{- end }}
+{{- define "initcontainers.extra" -}}{{- end }}
+{{- define "volumes.extra" -}}{{- end }}
