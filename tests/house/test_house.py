@@ -31,7 +31,7 @@ def test_operator_module_is_the_standard_librarys() -> None:
     """With the repository's root on the path, `import operator` still gives the standard library."""
     code = "import operator, sys; assert operator.add(1, 2) == 3; print(operator.__file__)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert str(ROOT / "image") not in found.stdout
+    assert str(ROOT / "operator") not in found.stdout
 
 
 def test_top_level_is_fixed() -> None:
