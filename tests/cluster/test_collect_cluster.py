@@ -15,6 +15,7 @@ from keytrail.kube.api import Api
 from keytrail.kube.places import NODES
 from keytrail.proto.tetragon.events_pb2 import GetEventsResponse
 from keytrail.testing.fake_tetragon import FakeTetragon
+from keytrail.testing.otlp_sink import OtlpSink
 from support.components.control_plane import ControlPlane
 from support.processes import CollectorProcess, wait_until
 from support.synthetic import START, exec_event, kprobe_event, process
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
 IN_FORCE_SECONDS = 5.0
 ACTING = process(7, environment={"TIMELY": "sk-x"})
+PEERS = """SELECT attributes ->> '$."keytrail.peer.kind"', attributes ->> '$."keytrail.peer.namespace"',
+    attributes ->> '$."keytrail.peer.name"' FROM records WHERE attributes ->> '$."keytrail.event.kind"' = 'connect'"""
 Json = dict[str, Any]
 
 
@@ -53,7 +56,9 @@ def connects() -> Iterator[bytes]:
 
 
 @contextmanager
-def collecting(control_plane: ControlPlane, folder: Path, node: str) -> Iterator[tuple[FakeTetragon, CollectorProcess]]:
+def collecting(
+    control_plane: ControlPlane, folder: Path, node: str, *output: str, **variables: str
+) -> Iterator[tuple[FakeTetragon, CollectorProcess]]:
     """A collector of a node, with its agent."""
     address = f"unix://{folder}/tetragon.sock"
     environ = {
@@ -61,8 +66,9 @@ def collecting(control_plane: ControlPlane, folder: Path, node: str) -> Iterator
         "KEYTRAIL_NODE_NAME": node,
         "KEYTRAIL_RULES": "none",
         "KEYTRAIL_HTTP_ADDRESS": "off",
+        **variables,
     }
-    options = ("--output", "json", "--agent", address)
+    options = (*(output or ("--output", "json")), "--agent", address)
     with FakeTetragon(address) as agent, CollectorProcess(folder, *options, environ=environ) as collector:
         assert agent.wait_for_listeners(timeout=SECONDS), collector.err
         yield agent, collector
@@ -135,6 +141,22 @@ def test_an_api_server_that_is_away_holds_nothing_up(control_plane: ControlPlane
         if not control_plane.apiserver.running:
             control_plane.apiserver.start()
         control_plane.kubectl("delete", "clusteridentitymappings", "--all")
+
+
+def test_a_record_says_whose_the_other_end_is(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """A connection to a Service's address carries the Service, on the record that the backend gets."""
+    metadata = {"name": "shop", "namespace": "default"}
+    spec = {"ports": [{"port": 80}], "clusterIP": "10.96.77.7"}
+    control_plane.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+    socket = {"sock_arg": {"family": "AF_INET", "protocol": "IPPROTO_TCP", "daddr": "10.96.77.7", "dport": 80}}
+    with OtlpSink(http=None) as sink:
+        options = ("--otlp-records", "events", "--output", "otlp")
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint}
+        with collecting(control_plane, tmp_path, "collects-5", *options, **environ) as (agent, collector):
+            agent.publish([exec_event(ACTING), kprobe_event(ACTING, "tcp_connect", socket)])
+            assert wait_until(lambda: bool(sink.rows(PEERS)), SECONDS), collector.err
+            collector.stop()
+        assert sink.rows(PEERS) == [("service", "default", "shop")]
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
