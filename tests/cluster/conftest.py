@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from keytrail.kube.api import Api
 from support.components.backends_page import configuration
 from support.components.collector import OtelCollector
 from support.components.control_plane import ControlPlane
 from support.components.loki import Loki
 
 Programs = Callable[[str], Path]
+CRDS = Path(__file__).parents[2] / "deploy" / "crds"
 
 
 @pytest.fixture
@@ -41,3 +43,13 @@ def control_plane(programs: Programs, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("control-plane")
     with ControlPlane(programs("kubernetes"), programs("kwok"), folder) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def api(control_plane: ControlPlane) -> Iterator[Api]:
+    """The administrator's way in, once the API server knows all our kinds."""
+    found = Api.open(control_plane.kubeconfig, "", {})
+    control_plane.kubectl("apply", f"--filename={CRDS}")
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=50s", f"--filename={CRDS}")
+    yield found
+    found.close()

@@ -20,25 +20,19 @@ from support.components.control_plane import ControlPlane
 from support.processes import CollectorProcess, wait_until
 from support.synthetic import START, exec_event, kprobe_event, process
 
-pytestmark = [pytest.mark.cluster("kubernetes", "kwok"), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.cluster("kubernetes", "kwok"),
+    pytest.mark.timeout(240),
+    pytest.mark.usefixtures("api"),
+]
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
 IN_FORCE_SECONDS = 5.0
 ACTING = process(7, environment={"TIMELY": "sk-x"})
 PEERS = """SELECT attributes ->> '$."keytrail.peer.kind"', attributes ->> '$."keytrail.peer.namespace"',
     attributes ->> '$."keytrail.peer.name"' FROM records WHERE attributes ->> '$."keytrail.event.kind"' = 'connect'"""
+KINDS = ("clusteridentitymappings", "identitymappings", "detectionrules", "policylibraries")
 Json = dict[str, Any]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def api(control_plane: ControlPlane) -> Iterator[Api]:
-    """The administrator's way in, once the API server knows all kinds."""
-    found = Api.open(control_plane.kubeconfig, "", {})
-    folder = ROOT / "deploy" / "crds"
-    control_plane.kubectl("apply", f"--filename={folder}")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=50s", f"--filename={folder}")
-    yield found
-    found.close()
 
 
 def identity(name: str) -> Json:
@@ -102,6 +96,8 @@ def test_an_applied_mapping_decides_on_the_stream(control_plane: ControlPlane, t
 
 def test_the_status_of_the_node_is_written(control_plane: ControlPlane, api: Api, tmp_path: Path) -> None:
     """A running collector tells its version, its agent's, and that the agent captures no environments."""
+    for kind in KINDS:  # other tests have left wrong ones
+        control_plane.kubectl("delete", f"{kind}.keytrail.io", "--all", "--all-namespaces")
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "collects-2"}}
     api.apply(NODES.at(name="collects-2"), node, manager="test")
     with collecting(control_plane, tmp_path, "collects-2") as (_agent, collector):

@@ -1,7 +1,7 @@
 """The CollectorStatus on a real API server: made once, owned by its Node, written when there is something to say."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,6 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
 START_NS = 1_700_000_000_000_000_000
 Json = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[Api]:
-    """The administrator's way in, once the API server knows the kind."""
-    found = Api.open(control_plane.kubeconfig, "", {})
-    folder = ROOT / "deploy" / "crds"
-    control_plane.kubectl("apply", f"--filename={folder}")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=50s", f"--filename={folder}")
-    yield found
-    found.close()
 
 
 class Node:

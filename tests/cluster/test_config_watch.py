@@ -79,17 +79,6 @@ def library(*tune: Json) -> Json:
     return {"apiVersion": crds.API_VERSION, "kind": "PolicyLibrary", "metadata": {"name": "default"}, "spec": spec}
 
 
-@pytest.fixture(scope="module")
-def api(control_plane: ControlPlane) -> Iterator[Api]:
-    """The administrator's way in, once the API server knows all kinds."""
-    found = Api.open(control_plane.kubeconfig, "", {})
-    folder = ROOT / "deploy" / "crds"
-    control_plane.kubectl("apply", f"--filename={folder}")
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=50s", f"--filename={folder}")
-    yield found
-    found.close()
-
-
 class Built:
     """What a collector would have in force: the real loader and reloader behind the watch."""
 
