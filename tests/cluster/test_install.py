@@ -107,6 +107,13 @@ def backend(otel_collector: Callable[..., OtelCollector], loki: Loki) -> OtelCol
 
 
 @pytest.fixture
+def control_plane(programs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """One of its own: definitions that other tests applied belong to no release, and Helm leaves such alone."""
+    with ControlPlane(programs("kubernetes"), programs("kwok"), tmp_path_factory.mktemp("plane")) as running:
+        yield running
+
+
+@pytest.fixture
 def cluster(
     control_plane: ControlPlane, programs: Callable[[str], Path], backend: OtelCollector, tmp_path: Path
 ) -> Iterator[Cluster]:
