@@ -11,7 +11,7 @@ help:
 	@echo "make demo          a recorded Tetragon stream through the collector into an OTLP receiver, on screen"
 	@echo "make test          lint, types, import contracts and the tests (under three minutes on two cores)"
 	@echo "make lint | fmt    only the checks | format the code"
-	@echo "make bench         throughput and memory, as ratios within one run"
+	@echo "make bench         throughput, latency, growth and memory, as ratios within one run"
 	@echo "make test-cluster  the tests against real components: Kubernetes, OpenTelemetry Collector, Loki (needs Go)"
 	@echo "make proto | lock  regenerate Tetragon's message modules | requirements/*.txt"
 

@@ -35,6 +35,7 @@ from keytrail.choices import OtlpRecords
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.redact import Redactor
 from keytrail.delivery import Delivery
+from keytrail.domain.finding import Finding
 from keytrail.observe.accounting import Accounting
 from keytrail.records import Outputs
 from keytrail.settings import Settings
@@ -68,6 +69,19 @@ class Took(NamedTuple):
     seconds: float
     cpu: float
     records: int = 0
+
+
+class Forget:
+    """An output of findings that keeps none."""
+
+    def write(self, _finding: Finding) -> None:
+        """Forget it."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self, _seconds: float) -> None:
+        """Do nothing."""
 
 
 class _Clock:
@@ -143,6 +157,13 @@ def whole(task: Task) -> Took:
     """Run the collector as `keytrail collect` does, threads and all, without any output."""
     accounting = Accounting()
     return _collect(task, accounting, Outputs(), lambda: _decided(accounting), task.events)
+
+
+def findings(task: Task) -> Took:
+    """Run the same with all stable rules; nobody keeps what they find."""
+    accounting = Accounting()
+    outputs = Outputs(findings=(Forget(),))
+    return _collect(task, accounting, outputs, lambda: _decided(accounting), task.events)
 
 
 def whole_grpcio(task: Task) -> Took:
@@ -228,6 +249,7 @@ CONTENDERS: dict[str, Callable[[Task], Took]] = {
     "receive_grpcio": receive_grpcio,
     "decode": decode,
     "whole": whole,
+    "findings": findings,
     "whole_grpcio": whole_grpcio,
     "export": export,
 }

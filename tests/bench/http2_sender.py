@@ -87,13 +87,13 @@ class Cost(NamedTuple):
 
 def serve(connection: socket.socket, stream: Stream) -> Cost | None:
     """Serve a connection until the client leaves; None when it did not ask for events, only questions."""
-    client = _Client(connection, stream)
+    client = Client(connection, stream)
     with connection, contextlib.suppress(ConnectionError):
         client.serve()
     return client.cost
 
 
-class _Client:
+class Client:
     """One connection: answers what it must, and sends as much of the stream as the windows allow."""
 
     def __init__(self, connection: socket.socket, stream: Stream) -> None:

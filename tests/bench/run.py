@@ -1,4 +1,4 @@
-"""Throughput and memory, as ratios within one run: what `make bench` starts.
+"""Throughput, latency, growth and memory, as ratios within one run where they can be: what `make bench` starts.
 
 Out: a table on standard output, and with `--json FILE` every single measurement. Each round runs every contender once,
 a ratio is taken inside its round, and what is printed is the median of the rounds with the smallest and the largest:
@@ -7,16 +7,18 @@ a machine's speed drifts by half within minutes, and only neighbours can be comp
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import Any
 
-HERE = Path(__file__).parent
+import growth
+import latency
+from peers import HERE, Cores, Peer, opened, run_script
+
 RECORDING = HERE.parent.parent / "collector/src/keytrail/testing/recordings/policy-library"
 REFERENCE = "grpcio"
 LABELS = {
@@ -26,76 +28,28 @@ LABELS = {
     "receive_grpcio": "(b) with grpcio reading",
     "decode": "(c) receive and decode",
     "whole": "(d) whole path, no output",
+    "findings": "(d) findings only, all stable rules",
     "whole_grpcio": "(d) with grpcio reading",
     "export": "(e) whole path, all sent as OTLP",
 }
+AIMS = {"receive": 10, "findings": 2.2, "export": 1.1}
+"""Times the rate of the reference."""
 PROCESSES = 75_000
 TOLERANCE = 0.05
 RULES_TO_DECODE = 0.6
 """What the rules may cost of what decode does, on the median event."""
-_PATIENCE = 300
+SECTIONS = ("synthetic", "recorded", "stages", "detect", "latency", "growth", "memory")
+_LONG_RUN_IDS = 10_000_000
 Round = dict[str, dict[str, float]]
-
-
-class Cores:
-    """Which core the contenders run on, and which one everybody else; the same one where there is no other."""
-
-    def __init__(self) -> None:
-        usable = sorted(os.sched_getaffinity(0))
-        self.client, self.others = usable[0], usable[-1]
-
-    def __str__(self) -> str:
-        if self.client == self.others:
-            return "one core for all: the sender takes part of what the contenders have"
-        return f"contenders on core {self.client}, sender and receiver on core {self.others}"
-
-
-class Peer:
-    """A process that answers in JSON lines and ends with its standard input."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "peers.py"), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.address = self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        """Return the next line."""
-        answer: dict[str, Any] = json.loads(_pipe(self._process.stdout).readline())
-        return answer
-
-    def ask(self) -> dict[str, Any]:
-        """Write a line and return the answer."""
-        _pipe(self._process.stdin).write("\n")
-        _pipe(self._process.stdin).flush()
-        return self.answer()
-
-    def stop(self) -> None:
-        """End it and wait."""
-        _pipe(self._process.stdin).close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        _pipe(self._process.stdout).close()
-
-
-def _pipe(pipe: Any) -> TextIO:
-    opened: TextIO = pipe
-    return opened
 
 
 @contextmanager
 def peers(corpus: str, events: int, cores: Cores) -> Iterator[tuple[Peer, Peer]]:
     """Start the sender and the receiver; stop them at the end."""
     on = ("--core", str(cores.others))
-    sender = Peer("send", "--corpus", corpus, "--events", str(events), "--processes", str(PROCESSES), *on)
+    sender = Peer("peers.py", "send", "--corpus", corpus, "--events", str(events), "--processes", str(PROCESSES), *on)
     try:
-        receiver = Peer("receive", *on)
+        receiver = Peer("peers.py", "receive", *on)
         try:
             yield sender, receiver
         finally:
@@ -108,12 +62,11 @@ def one_round(names: list[str], events: int, cores: Cores, sender: Peer, receive
     """Run every contender once."""
     found: Round = {}
     for name in names:
-        command = [
-            *(sys.executable, str(HERE / "contenders.py"), name, "--events", str(events), "--core", str(cores.client)),
+        took = run_script(
+            *("contenders.py", name, "--events", str(events), "--core", str(cores.client)),
             *("--socket", sender.address["socket"], "--otlp", receiver.address["otlp"]),
-        ]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=_PATIENCE)
-        took, cost = json.loads(done.stdout), sender.answer()
+        )
+        cost = sender.answer()
         counted = receiver.ask()
         if counted["records"] != took["records"]:
             raise SystemExit(f"{name}: {took['records']} records were acknowledged, {counted['records']} arrived")
@@ -157,18 +110,16 @@ def _row(name: str, found: list[Round]) -> str:
 
 
 def verdicts(found: list[Round]) -> None:
-    """Say whether the whole path is as fast as receiving alone with grpcio."""
-    for name in ("whole", "export"):
+    """Say which aims are met."""
+    for name, aim in AIMS.items():
         times = median(one[name]["events_per_second"] / one[REFERENCE]["events_per_second"] for one in found)
-        print(f"  {LABELS[name]}: {'at least as fast as' if times >= 1 else 'SLOWER than'} (a), {times:.2f} times")
+        print(f"  {LABELS[name]}: {times:.2f} times (a), aim {aim}: {'met' if times >= aim else 'NOT met'}")
 
 
 def stages(events: int, cores: Cores) -> dict[str, float]:
     """Print what each stage costs by itself."""
-    command = [sys.executable, str(HERE / "stages.py"), "--events", str(events), "--processes", str(PROCESSES)]
-    command += ["--core", str(cores.client)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=_PATIENCE)
-    found: dict[str, float] = json.loads(done.stdout)
+    share = ("--events", str(events), "--processes", str(PROCESSES))
+    found: dict[str, float] = run_script("stages.py", *share, "--core", str(cores.client))
     costs = ", ".join(f"{name} {cost:.1f}" for name, cost in found.items())
     print(f"\n(f) stages alone, synthetic stream, us of CPU an event: {costs}")
     return found
@@ -176,10 +127,8 @@ def stages(events: int, cores: Cores) -> dict[str, float]:
 
 def detection(events: int, passes: int, cores: Cores) -> dict[str, Any]:
     """Print what the stable rules cost beside decode, for each stream."""
-    command = [sys.executable, str(HERE / "detect.py"), "--events", str(events), "--processes", str(PROCESSES)]
-    command += ["--passes", str(passes), "--core", str(cores.client)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=_PATIENCE)
-    found: dict[str, Any] = json.loads(done.stdout)
+    share = ("--events", str(events), "--processes", str(PROCESSES))
+    found = run_script("detect.py", *share, "--passes", str(passes), "--core", str(cores.client))
     print("\n(g) all stable rules beside decode, us of the median event")
     for stream, cost in found.items():
         within = f"{'within' if cost['ratio'] <= RULES_TO_DECODE else 'NOT within'} {RULES_TO_DECODE}"
@@ -192,20 +141,16 @@ def detection(events: int, passes: int, cores: Cores) -> dict[str, Any]:
 
 def memory(events: int, processes: int, cores: Cores, *, encode: bool) -> dict[str, Any]:
     """Print and return the deciding process's memory after a fifth of the events and after all of them."""
-    marks = [events // 5, events]
-    script, share = str(HERE / "memory.py"), ["--events", str(events), "--processes", str(processes)]
-    feeding = subprocess.Popen(
-        [sys.executable, script, "feed", *share, "--core", str(cores.others)], stdout=subprocess.PIPE
-    )
-    command = [sys.executable, script, "decide", "--marks", *map(str, marks), "--core", str(cores.client)]
-    command += ["--encode"] if encode else []
+    marks, share = [events // 5, events], ["--events", str(events), "--processes", str(processes)]
+    feed = [sys.executable, str(HERE / "memory.py"), "feed", *share, "--core", str(cores.others)]
+    feeding = subprocess.Popen(feed, stdout=subprocess.PIPE)
+    command = ["decide", "--marks", *map(str, marks), "--core", str(cores.client), *(["--encode"] if encode else [])]
     try:
-        done = subprocess.run(command, check=True, stdin=feeding.stdout, stdout=subprocess.PIPE, timeout=_PATIENCE)
+        found = run_script("memory.py", *command, stdin=feeding.stdout)
     finally:
         feeding.kill()
         feeding.wait()
-        _pipe(feeding.stdout).close()
-    found: dict[str, Any] = json.loads(done.stdout)
+        opened(feeding.stdout).close()
     before, after = (found["resident"][str(mark)] for mark in marks)
     found["growth"] = after / before - 1
     holds = found["received"] == events and abs(found["growth"]) <= TOLERANCE
@@ -224,6 +169,15 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="of each corpus (default 3)")
     parser.add_argument("--events", type=int, default=40_000, help="for each contender and round (default 40000)")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="measure nothing else")
+    parser.add_argument("--paced-seconds", type=float, default=5, help="of each pace in `latency` (default 5)")
+    parser.add_argument("--halvings", type=int, default=5, help="in the search for the highest pace; 0: no search")
+    parser.add_argument("--growth-events", type=int, default=4_000, help="in each pass of `growth` (default 4000)")
+    parser.add_argument("--growth-passes", type=int, default=7, help="of each size (default 7)")
+    parser.add_argument("--growth-ids", type=int, default=200_000, help="processes in its stream; 0 leaves that out")
+    parser.add_argument(
+        "--long-run", action="store_true", help=f"{_LONG_RUN_IDS:,} processes there: half an hour and more"
+    )
     parser.add_argument("--memory-events", type=int, default=1_000_000, help="0 leaves the memory check out")
     parser.add_argument("--memory-processes", type=int, default=100_000, help="exec ids among them (default 100000)")
     parser.add_argument("--memory-encode", action="store_true", help="make OTLP records in the memory check, too")
@@ -232,26 +186,49 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def wanted(args: argparse.Namespace) -> set[str]:
+    """Return the sections to measure."""
+    sections = {"memory"} if args.only_memory else set(args.only)
+    if args.only_synthetic:
+        sections.discard("recorded")
+    if not args.memory_events:
+        sections.discard("memory")
+    return sections
+
+
+def measured(args: argparse.Namespace, cores: Cores) -> dict[str, Any]:
+    """Measure and print section by section."""
+    sections, found = wanted(args), dict[str, Any]()
+    if "synthetic" in sections:
+        found["synthetic"] = throughput("synthetic", args.events, args.rounds, cores)
+        verdicts(found["synthetic"])
+    if "recorded" in sections:
+        found["recorded"] = throughput(str(RECORDING), args.events // 2, max(1, args.rounds // 2), cores)
+        verdicts(found["recorded"])
+    if "stages" in sections:
+        found["stages"] = stages(min(args.events, 10_000), cores)
+    if "detect" in sections:
+        found["detect"] = detection(min(args.events, 10_000), args.rounds, cores)
+    if "latency" in sections:
+        found["latency"] = latency.measure(args.paced_seconds, args.halvings, cores)
+    if "growth" in sections:
+        ids = _LONG_RUN_IDS if args.long_run else args.growth_ids
+        found["growth"] = growth.measure(args.growth_events, args.growth_passes, ids, cores)
+    if "memory" in sections:
+        found["memory"] = memory(args.memory_events, args.memory_processes, cores, encode=args.memory_encode)
+    return found
+
+
 def main() -> int:
     """Measure, print; 1 when memory grew."""
     args, cores = options(), Cores()
-    found: dict[str, Any] = {"cores": str(cores), "python": sys.version.split()[0]}
-    print(f"{cores}; Python {found['python']}")
-    if not args.only_memory:
-        found["synthetic"] = throughput("synthetic", args.events, args.rounds, cores)
-        verdicts(found["synthetic"])
-    if not args.only_memory and not args.only_synthetic:
-        rounds = max(1, args.rounds // 2)
-        found["recorded"] = throughput(str(RECORDING), args.events // 2, rounds, cores)
-        verdicts(found["recorded"])
-    if not args.only_memory:
-        found["stages"] = stages(min(args.events, 10_000), cores)
-        found["detect"] = detection(min(args.events, 10_000), args.rounds, cores)
-    if args.memory_events:
-        found["memory"] = memory(args.memory_events, args.memory_processes, cores, encode=args.memory_encode)
+    python = sys.version.split()[0]
+    print(f"{cores}; Python {python}")
+    found = {"cores": str(cores), "python": python, **measured(args, cores)}
     if args.json is not None:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return 0 if found.get("memory", {}).get("holds", True) else 1
+    stays = (found.get("memory", {}), found.get("growth", {}).get("stream", {}))
+    return 0 if all(one.get("holds", True) for one in stays) else 1
 
 
 if __name__ == "__main__":

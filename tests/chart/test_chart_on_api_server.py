@@ -1,14 +1,22 @@
-"""A real API server judges every manifest: strictly by its schemas, and by the Pod Security Standards."""
+"""Real API servers, the oldest that the charts ask for and a new one, judge every manifest: strictly by its schemas.
+
+The new one judges by the Pod Security Standards, too.
+"""
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from chart.rendering import CHART, CHARTS, FEATURES, NAMESPACE, Helm, Json, dumped, one, pods
-from support.components.control_plane import ControlPlane
+from cluster.operator.tetragon_definitions import definitions
+from support.components.control_plane import ApiServer, ControlPlane
+from support.processes import wait_until
 
-pytestmark = [pytest.mark.cluster("helm", "kubernetes", "kwok"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster("helm", "kubernetes", "kubernetes-1.31", "kwok"), pytest.mark.timeout(240)]
+SECONDS = 60.0
+OLDEST = "1.31"
 NOT_THERE = {"PodMonitor", "ServiceMonitor", "PrometheusRule"}
 """Kinds of the Prometheus operator, which this API server does not know."""
 COLLECTORS_EXCEPTIONS = {
@@ -23,24 +31,46 @@ container that hands the latter over. With the spool elsewhere the last three ar
 
 
 @pytest.fixture(scope="module")
-def plane(control_plane: ControlPlane) -> ControlPlane:
-    """An API server with the namespaces that releases go to."""
+def newest(control_plane: ControlPlane) -> ApiServer:
+    """A whole control plane with the namespaces that releases go to."""
+    return _with_namespaces(control_plane)
+
+
+@pytest.fixture(scope="module")
+def oldest(programs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """The same of the oldest Kubernetes, with an API server alone."""
+    folder = tmp_path_factory.mktemp("oldest")
+    with ApiServer(programs("kubernetes"), folder, other=programs("kubernetes-1.31")) as running:
+        assert running.version == OLDEST
+        yield _with_namespaces(running)
+
+
+@pytest.fixture(scope="module", params=["oldest", "newest"])
+def plane(request: pytest.FixtureRequest) -> ApiServer:
+    """Each of the two in turn."""
+    found: ApiServer = request.getfixturevalue(request.param)
+    return found
+
+
+def _with_namespaces(plane: ApiServer) -> ApiServer:
     for name in (NAMESPACE, "kube-system"):
-        control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    return control_plane
+        plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    return plane
 
 
-def _refused(plane: ControlPlane, found: list[Json]) -> str:
-    """What a dry run says against objects; nothing when all are taken."""
+def _refused(plane: ApiServer, found: list[Json], token: str = "") -> str:
+    """What a dry run says against objects of whom a token is of; nothing when all are taken."""
     try:
-        plane.kubectl("create", "--dry-run=server", "--validate=strict", "--filename=-", stdin=dumped(found))
+        plane.kubectl(
+            "create", "--dry-run=server", "--validate=strict", "--filename=-", stdin=dumped(found), token=token
+        )
     except AssertionError as error:
         return str(error)
     return ""
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=[file.stem for file in FEATURES])
-def test_every_manifest_is_strictly_valid(helm: Helm, plane: ControlPlane, feature: Path) -> None:
+def test_every_manifest_is_strictly_valid(helm: Helm, plane: ApiServer, feature: Path) -> None:
     """No manifest has a field that the API server does not know, or a value that it refuses."""
     found = helm.render("--values", feature)
     assert {each["kind"] for each in found if "monitoring.coreos.com" in each["apiVersion"]} <= NOT_THERE
@@ -54,14 +84,14 @@ def test_every_manifest_is_strictly_valid(helm: Helm, plane: ControlPlane, featu
     assert _refused(plane, [each for each in known if each["kind"] not in there]) == ""
 
 
-def test_a_field_that_nobody_knows(helm: Helm, plane: ControlPlane) -> None:
+def test_a_field_that_nobody_knows(helm: Helm, plane: ApiServer) -> None:
     """The check above would notice: one wrong field is refused by its name."""
     daemonset = one(helm.render(), "DaemonSet")
     daemonset["spec"]["template"]["spec"]["hostNetwrk"] = True
     assert "hostNetwrk" in _refused(plane, [daemonset])
 
 
-def _violations(plane: ControlPlane, level: str, name: str, spec: Json) -> set[str]:
+def _violations(plane: ApiServer, level: str, name: str, spec: Json) -> set[str]:
     """What the Pod Security Standards have against a pod, in a namespace that enforces a level."""
     namespace = f"pss-{level}"
     labels = {"pod-security.kubernetes.io/enforce": level, "pod-security.kubernetes.io/enforce-version": "latest"}
@@ -77,52 +107,51 @@ def _violations(plane: ControlPlane, level: str, name: str, spec: Json) -> set[s
     return {part.strip() for part in re.sub(r"\((?:[^()]|\([^()]*\))*\)", "", listed).splitlines()[0].split(",")}
 
 
-def test_pod_security(helm: Helm, plane: ControlPlane) -> None:
+def test_pod_security(helm: Helm, newest: ApiServer) -> None:
     """Everything but the collector runs where `restricted` is enforced; the collector has exactly these exceptions."""
     found = helm.render(
         "--values", CHART / "values-demo.yaml", "--set", "collector.sending_queue.storage.type=hostPath"
     )
-    plane.apply(*(each for each in found if each["kind"] == "PriorityClass"))
+    newest.apply(*(each for each in found if each["kind"] == "PriorityClass"))
     specs = dict(pods(found))
     assert set(specs) == {
         "keytrail-collector", "keytrail-operator", "keytrail-first-look", "keytrail-doctor"
     }  # fmt: skip
     for name in ("keytrail-operator", "keytrail-first-look"):
-        assert _violations(plane, "restricted", name, specs[name]) == set()
-    exceptions = _violations(plane, "restricted", "collector", specs["keytrail-collector"])
+        assert _violations(newest, "restricted", name, specs[name]) == set()
+    exceptions = _violations(newest, "restricted", "collector", specs["keytrail-collector"])
     assert exceptions == COLLECTORS_EXCEPTIONS - {"hostPath volumes"}
-    assert _violations(plane, "baseline", "collector", specs["keytrail-collector"]) == {"hostPath volumes"}
+    assert _violations(newest, "baseline", "collector", specs["keytrail-collector"]) == {"hostPath volumes"}
     without = helm.render("--set", "collector.sending_queue.storage.type=emptyDir")
     spec = dict(pods(without))["keytrail-collector"]
-    assert _violations(plane, "restricted", "collector", spec) == {"restricted volume types"}
-    assert _violations(plane, "baseline", "collector", spec) == {"hostPath volumes"}
+    assert _violations(newest, "restricted", "collector", spec) == {"restricted volume types"}
+    assert _violations(newest, "baseline", "collector", spec) == {"hostPath volumes"}
 
 
-def test_manifests_of_the_oldest_kubernetes(helm: Helm) -> None:
-    """Every API that the charts use is served, as stable, since the Kubernetes that Chart.yaml asks for."""
-    stable_in_1_31 = {
-        "v1", "apps/v1", "rbac.authorization.k8s.io/v1", "scheduling.k8s.io/v1", "policy/v1",
-        "networking.k8s.io/v1", "apiextensions.k8s.io/v1", "admissionregistration.k8s.io/v1",
-    }  # fmt: skip
-    used = {each["apiVersion"] for feature in FEATURES for each in helm.render("--values", feature)}
-    assert used - {"monitoring.coreos.com/v1"} <= stable_in_1_31
+def test_the_oldest_is_what_the_charts_ask_for(helm: Helm) -> None:
+    """Both charts ask for the Kubernetes that is tested here, and Helm refuses one that is older."""
     for chart in ("keytrail", "keytrail-with-tetragon"):
-        assert 'kubeVersion: ">=1.31.0-0"' in (CHARTS / chart / "Chart.yaml").read_text()
+        assert f'kubeVersion: ">={OLDEST}.0-0"' in (CHARTS / chart / "Chart.yaml").read_text()
     assert "chart requires kubeVersion" in helm.run("template", "k", CHART, "--kube-version", "1.30.0", fails=True)
 
 
-def test_what_is_kept(helm: Helm, plane: ControlPlane) -> None:
+@pytest.fixture
+def access(helm: Helm, plane: ApiServer) -> Iterator[tuple[str, ...]]:
+    """Options for Helm on a real release that is installed, and gone at the end."""
+    ours = "--selector=app.kubernetes.io/part-of=keytrail"
+    plane.kubectl("delete", "priorityclass,clusterrole,clusterrolebinding", ours)
+    plane.kubectl("delete", "serviceaccount", f"--namespace={NAMESPACE}", ours)
+    options = ("--kubeconfig", str(plane.kubeconfig), "--namespace", NAMESPACE)
+    helm.run("install", "keytrail", CHART, *options)
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/clusteridentitymappings.keytrail.io",
+                  "crd/collectorstatuses.keytrail.io")  # fmt: skip
+    yield options
+    helm.run("uninstall", "keytrail", *options)
+
+
+def test_what_is_kept(helm: Helm, plane: ApiServer, access: tuple[str, ...]) -> None:
     """A real release installs, upgrades and goes; definitions and the objects of users stay, nothing else does."""
-    access = ("--kubeconfig", str(plane.kubeconfig), "--namespace", NAMESPACE)
-    plane.kubectl(
-        "delete", "priorityclass,clusterrole,clusterrolebinding", "--selector=app.kubernetes.io/part-of=keytrail"
-    )
-    plane.kubectl("delete", "serviceaccount", "--namespace", NAMESPACE, "--selector=app.kubernetes.io/part-of=keytrail")
-    helm.run("install", "keytrail", CHART, *access)
-    plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/clusteridentitymappings.keytrail.io")
-    spec = {"identity": {"owner": "team"}, "evidence": {"env": [{"name": "KEPT"}]}}
-    mapping = {"kind": "ClusterIdentityMapping", "metadata": {"name": "kept"}, "spec": spec}
-    plane.apply({"apiVersion": "keytrail.io/v1alpha1", **mapping})
+    plane.apply(_mapping("kept"))
     helm.run("upgrade", "keytrail", CHART, *access, "--set", "clusterName=other", "--set", "operator.replicas=2")
     settings = plane.get("configmap", "keytrail-collector", "--namespace", NAMESPACE)["data"]["settings.yaml"]
     assert "rules: stable" in settings
@@ -134,4 +163,61 @@ def test_what_is_kept(helm: Helm, plane: ControlPlane) -> None:
     assert [each["metadata"]["name"] for each in left["items"] if "deletionTimestamp" not in each["metadata"]] == []
     helm.run("install", "keytrail", CHART, *access)  # beside what was kept
     assert plane.get("clusteridentitymapping", "kept")["metadata"]["name"] == "kept"
-    helm.run("uninstall", "keytrail", *access)
+
+
+def _mapping(name: str, **spec: Json) -> Json:
+    whole = {"identity": {"owner": "team"}, "evidence": {"env": [{"name": "KEPT"}]}, **spec}
+    kind = {"apiVersion": "keytrail.io/v1alpha1", "kind": "ClusterIdentityMapping"}
+    return {**kind, "metadata": {"name": name}, "spec": whole}
+
+
+@pytest.mark.usefixtures("access")
+def test_the_definitions_judge_by_their_own_rules(plane: ApiServer) -> None:
+    """Rules in CEL hold, also those with functions that only newer API servers have."""
+    networks = {"10.0.0.0/8": "", "10.1.0.0/8": "host bits", "10.0.0.0": "expected"}
+    for network, said in networks.items():
+        refused = _refused(plane, [_mapping("network", allowed={"destinations": [{"cidr": network}]})])
+        assert said in refused if said else refused == ""
+
+
+@pytest.mark.usefixtures("access")
+def test_a_collector_speaks_for_its_own_node(plane: ApiServer) -> None:
+    """The oldest server, too, names the node of a pod's token to the admission policy, which lets in no other."""
+    account = "keytrail-collector"
+    pod = {"nodeName": "mine", "serviceAccountName": account, "containers": [{"name": "c", "image": "none"}]}
+    plane.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "mine"}})
+    metadata = {"name": "collector", "namespace": NAMESPACE}
+    plane.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod})
+    bound = _token(plane, account, "--bound-object-kind=Pod", "--bound-object-name=collector")
+
+    def said(token: str, node: str) -> str:
+        status = {"apiVersion": "keytrail.io/v1alpha1", "kind": "CollectorStatus", "metadata": {"name": node}}
+        return _refused(plane, [status], token)
+
+    # A new admission policy takes a moment.
+    assert wait_until(lambda: "on node mine may write only" in said(bound, "yours"), SECONDS), said(bound, "yours")
+    assert said(bound, "mine") == ""
+    assert "this token names none" in said(_token(plane, account), "mine")
+    plane.kubectl("delete", "pod", "collector", f"--namespace={NAMESPACE}", "--force")
+    plane.kubectl("delete", "node", "mine")
+
+
+def _token(plane: ApiServer, account: str, *options: str) -> str:
+    return plane.kubectl("create", "token", account, f"--namespace={NAMESPACE}", *options).strip()
+
+
+@pytest.mark.usefixtures("access")
+def test_the_operator_only_observes(plane: ApiServer) -> None:
+    """With its token a policy that observes is taken, one that kills and one under another name are not."""
+    plane.apply(*definitions())
+    plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd/tracingpolicies.cilium.io")
+    token = _token(plane, "keytrail-operator")
+
+    def said(name: str, action: str) -> str:
+        hook = {"call": "tcp_connect", "syscall": False, "selectors": [{"matchActions": [{"action": action}]}]}
+        policy = {"apiVersion": "cilium.io/v1alpha1", "kind": "TracingPolicy", "metadata": {"name": name}}
+        return _refused(plane, [{**policy, "spec": {"kprobes": [hook]}}], token)
+
+    assert wait_until(lambda: "more than observe" in said("keytrail-try", "Sigkill"), SECONDS)
+    assert "names that begin with keytrail-" in said("other", "Post")
+    assert said("keytrail-try", "Post") == ""

@@ -32,16 +32,20 @@ class Kubelet:
     node_folders: Mapping[str, Path] = field(default_factory=dict)
     """Path on the node -> folder of the test. Any other hostPath is a folder of the kubelet's."""
 
-    def start(self, pod: Json, ready: Callable[[], bool]) -> Child:
-        """Run a pod: its init containers to their end, then its one container, until it is ready."""
+    def start(self, pod: Json, ready: Callable[[], bool], only: str = "") -> Child:
+        """Run a pod: its init containers to their end, then its one container, or the `only` one, until it is ready.
+
+        To stop it takes no longer than the pod's grace, as what is left then is killed.
+        """
         own = self.folder / pod["metadata"]["name"]
         own.mkdir()
         volumes = self._volumes(pod, own)
         for init in pod["spec"].get("initContainers", []):
             ended = run(self._command(pod, init, volumes), check=False, capture_output=True, text=True, timeout=120)
             assert ended.returncode == 0, ended.stderr
-        (container,) = pod["spec"]["containers"]
-        child = Child(container["name"], self._command(pod, container, volumes), own, ready=ready)
+        (container,) = (each for each in pod["spec"]["containers"] if only in {"", each["name"]})
+        grace = pod["spec"]["terminationGracePeriodSeconds"]
+        child = Child(container["name"], self._command(pod, container, volumes), own, ready=ready, stop_seconds=grace)
         child.start()
         return child
 

@@ -51,21 +51,28 @@ class Component:
     """Go names a program after the last part of its path, which says nothing for some."""
 
 
-_VERSION = "k8s.io/component-base/version"
+def _linked_as(version: str) -> str:
+    """Flags that say which Kubernetes it is: unset, that is a template which kubectl and Helm refuse to parse."""
+    major, minor, _ = version.split(".")
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+    return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in values.items())])
+
+
 KUBERNETES = Component(
     "kubernetes",
     ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"),
     RECIPES / "kubernetes",
-    # Unset, the version is a template that kubectl and Helm refuse to parse.
-    link=f"-s -w -X {_VERSION}.gitVersion=v1.36.3 -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor=36",
+    link=_linked_as("1.36.3"),
     renamed=(("server", "etcd"),),
 )
+OLDEST = Component("kubernetes-1.31", ("kube-apiserver",), RECIPES / "kubernetes-1.31", link=_linked_as("1.31.14"))
+"""The oldest that the charts ask for: an API server alone, for which etcd and kubectl of the newest are good enough."""
 KWOK = Component("kwok", ("kwok",), RECIPES / "kwok")
 HELM = Component("helm", ("helm",), RECIPES / "helm")
 COLLECTOR = Component("collector", ("otelcol",), RECIPES / "collector", renamed=(("builder", "otelcol"),))
 LOKI = Component("loki", ("loki",), RECIPES / "loki")
 GO_SERVER = Component("go-server", ("go_server",), TESTS / "source" / "go_server", package=".")
-COMPONENTS = {one.name: one for one in (GO_SERVER, COLLECTOR, KUBERNETES, KWOK, LOKI, HELM)}
+COMPONENTS = {one.name: one for one in (GO_SERVER, COLLECTOR, KUBERNETES, OLDEST, KWOK, LOKI, HELM)}
 
 
 def cache() -> Path:
@@ -95,7 +102,7 @@ def _key(component: Component) -> str:
     flags = (component.programs, component.package, component.link, FLAGS, sorted(ENVIRONMENT.items()))
     digest = hashlib.sha256(repr(flags).encode())
     digest.update(subprocess.check_output(["go", "env", "GOVERSION", "GOOS", "GOARCH"]))
-    for path in sorted(component.source.iterdir()):
+    for path in sorted(component.source.rglob("*")):
         if path.suffix in INPUTS or path.name == MANIFEST:
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

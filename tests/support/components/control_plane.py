@@ -1,4 +1,4 @@
-"""A real Kubernetes control plane on loopback, whose nodes and pods are played by kwok.
+"""A real Kubernetes control plane on loopback, whose nodes and pods are played by kwok; or its API server alone.
 
 In: the folders of the built programs. Out: etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok,
 running, with an administrator's token, a kubeconfig and kubectl. No container runs anywhere: what a kubelet would
@@ -23,11 +23,13 @@ _HOST = "127.0.0.1"
 _AUDIT = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
 
 
-class ControlPlane:
-    """The five processes. Each may be stopped, killed and started again; its port and data stay."""
+class ApiServer:
+    """kube-apiserver and its etcd. Each may be stopped, killed and started again; its port and data stay."""
 
-    def __init__(self, kubernetes: Path, kwok: Path, folder: Path) -> None:
-        etcd, peer, api, manager, scheduler, played = free_ports(6)
+    def __init__(self, kubernetes: Path, folder: Path, *, other: Path | None = None) -> None:
+        """Prepare one of the programs in `kubernetes`; its kube-apiserver may be that of an`other` version."""
+        # Picked together: what nobody listens on yet could be picked twice.
+        etcd, peer, api, *self._ports = free_ports(6)
         self.url = f"https://{_HOST}:{api}"
         self.etcd_url = f"http://{_HOST}:{etcd}"
         self.token = secrets.token_hex(16)
@@ -39,35 +41,12 @@ class ControlPlane:
         """The API server makes it at its first start: a certificate of its own, its own authority behind it."""
         self._write_files()
         self.etcd = self._etcd(etcd, peer)
-        self.apiserver = self._apiserver(api, etcd)
-        self.controller_manager = self._beside(
-            "kube-controller-manager",
-            manager,
-            f"--service-account-private-key-file={folder / 'tokens.key'}",
-            f"--root-ca-file={self.ca}",
-            "--allocate-node-cidrs=true",
-            f"--cluster-cidr={PODS}",
-            f"--service-cluster-ip-range={SERVICES}",
-        )
-        self.scheduler = self._beside("kube-scheduler", scheduler)
-        self.kwok = Child(
-            "kwok",
-            [
-                kwok / "kwok",
-                f"--kubeconfig={self.kubeconfig}",
-                f"--config={STAGES}",
-                "--manage-all-nodes=true",
-                f"--node-ip={_HOST}",
-                f"--server-address={_HOST}:{played}",
-            ],
-            folder,
-            ready=lambda: answers(f"http://{_HOST}:{played}/healthz"),
-        )
+        self.apiserver = self._apiserver((other or kubernetes) / "kube-apiserver", api, etcd)
 
     @property
     def children(self) -> tuple[Child, ...]:
         """All processes, in the order of their start."""
-        return self.etcd, self.apiserver, self.controller_manager, self.scheduler, self.kwok
+        return self.etcd, self.apiserver
 
     def __enter__(self) -> Self:
         try:
@@ -89,6 +68,12 @@ class ControlPlane:
         """End all of them, those first that would wait for the others."""
         for child in reversed(self.children):
             child.stop()
+
+    @property
+    def version(self) -> str:
+        """Major and minor version, as the API server has it."""
+        said = json.loads(self.kubectl("get", "--raw=/version"))
+        return f"{said['major']}.{said['minor']}"
 
     def kubectl(self, *arguments: str, stdin: str | None = None, token: str = "") -> str:
         """Run kubectl as the administrator, or as whom a token is of; fails with what it said."""
@@ -146,10 +131,10 @@ class ControlPlane:
         ]
         return Child("etcd", command, self._folder, ready=lambda: answers(f"{url}/readyz"))
 
-    def _apiserver(self, port: int, etcd: int) -> Child:
+    def _apiserver(self, program: Path, port: int, etcd: int) -> Child:
         folder = self._folder
         command: list[str | Path] = [
-            self._programs / "kube-apiserver",
+            program,
             f"--etcd-servers=http://{_HOST}:{etcd}",
             f"--bind-address={_HOST}",
             f"--advertise-address={_HOST}",
@@ -169,6 +154,42 @@ class ControlPlane:
         health = f"{self.url}/readyz"
         # It waits a minute for the watches of its clients to end.
         return Child("kube-apiserver", command, folder, ready=lambda: answers(health, ca=self.ca), stop_seconds=3.0)
+
+
+class ControlPlane(ApiServer):
+    """All five processes."""
+
+    def __init__(self, kubernetes: Path, kwok: Path, folder: Path) -> None:
+        super().__init__(kubernetes, folder)
+        manager, scheduler, played = self._ports
+        self.controller_manager = self._beside(
+            "kube-controller-manager",
+            manager,
+            f"--service-account-private-key-file={folder / 'tokens.key'}",
+            f"--root-ca-file={self.ca}",
+            "--allocate-node-cidrs=true",
+            f"--cluster-cidr={PODS}",
+            f"--service-cluster-ip-range={SERVICES}",
+        )
+        self.scheduler = self._beside("kube-scheduler", scheduler)
+        self.kwok = Child(
+            "kwok",
+            [
+                kwok / "kwok",
+                f"--kubeconfig={self.kubeconfig}",
+                f"--config={STAGES}",
+                "--manage-all-nodes=true",
+                f"--node-ip={_HOST}",
+                f"--server-address={_HOST}:{played}",
+            ],
+            folder,
+            ready=lambda: answers(f"http://{_HOST}:{played}/healthz"),
+        )
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """All processes, in the order of their start."""
+        return *super().children, self.controller_manager, self.scheduler, self.kwok
 
     def _beside(self, name: str, port: int, *options: str) -> Child:
         """A controller beside the API server, with a certificate that it makes for itself."""

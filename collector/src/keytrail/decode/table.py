@@ -7,6 +7,7 @@ The agent sends each event with its whole process, so nothing here is needed to 
 reading a process twice and knows what the agent forgets when it restarts. It must not know rules or identities.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 
@@ -158,7 +159,9 @@ class _Bounded:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._weight = 0
-        self.images: dict[str, Process] = {}
+        # Its first key is found at once. A dict that is emptied from the front keeps the places of what went, and walks
+        # over all of them for its first key: 21 us an eviction at 32,768 processes, against 1.3.
+        self.images: OrderedDict[str, Process] = OrderedDict()
 
     def add(self, process: Process) -> list[Process]:
         """Enter as the newest; return what had to go."""
@@ -171,7 +174,7 @@ class _Bounded:
         while len(self.images) > self._capacity or (
             self._weight > self._capacity * _MEAN_WEIGHT and len(self.images) > 1
         ):
-            oldest = self.images.pop(next(iter(self.images)))
+            _, oldest = self.images.popitem(last=False)
             self._weight -= _weight(oldest)
             evicted.append(oldest)
         return evicted

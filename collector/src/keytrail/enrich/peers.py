@@ -5,6 +5,7 @@ ClientHello or an HTTP head is that of its connection, whose later events carry 
 names alone. For the deciding thread; the tables behind it are written by others. Must not know rules.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -31,7 +32,7 @@ class Peers:
     def __init__(self, index: PeerIndex | None = None, resolved: Resolved = lambda _address: "") -> None:
         self._index = index
         self._resolved = resolved
-        self._names: dict[tuple[str, str, int], str] = {}
+        self._names: OrderedDict[tuple[str, str, int], str] = OrderedDict()
         """By exec_id, address and port; the first to be forgotten first."""
 
     @property
@@ -69,7 +70,7 @@ class Peers:
         key = exec_id, plain_address(network.peer_address), network.peer_port
         self._names.pop(key, None)
         if len(self._names) >= _CONNECTIONS:
-            del self._names[next(iter(self._names))]
+            self._names.popitem(last=False)
         self._names[key] = name
 
 
