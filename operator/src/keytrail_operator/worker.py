@@ -183,7 +183,9 @@ class Worker:
         if outcome.again is not None:
             self._call_again(outcome.again)
         if done.overtaken:
-            self._call_again(self._quiet)
+            # Mostly the watch tells the rest in a moment. It may know nothing of a kind that has just come, either.
+            self._call_again(self._longest)
+            self._look_at = min(self._look_at, self._clock() + self._longest)
         if done.error is not None:
             log.warning("%s: %s", one.name, done.error)
             at_least = done.error.retry_after if isinstance(done.error, KubeUnreachableError) else 0.0
