@@ -128,11 +128,6 @@ class Pipeline:
         """What is known of the agent; None before its first answer."""
         return self._agent
 
-    @property
-    def agent_version(self) -> str:
-        """Version of the agent that was connected last; empty when it has not said."""
-        return "" if self._agent is None else self._agent.version
-
     def finish(self) -> None:
         """End of the stream: repeats that were held back get their summaries."""
         if self._enricher is not None:

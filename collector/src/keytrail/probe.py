@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from keytrail import __version__
 from keytrail.app import Collector
 from keytrail.delivery import Delivery
+from keytrail.domain.agent import AgentFacts
 from keytrail.loss.guard import LossGuard
 from keytrail.observe.log_gate import LogGate
 from keytrail.observe.snapshot import (
@@ -44,7 +45,7 @@ class StreamLog:
         self._connections += transition.state is State.CONNECTED
         self._last = transition
 
-    def part(self, source: GrpcSource, lag_ns: int | None, agent_version: str) -> StreamPart | None:
+    def part(self, source: GrpcSource, lag_ns: int | None, agent: AgentFacts | None) -> StreamPart | None:
         """Return the state of now; None before there is any news."""
         last = self._last
         if last is None:
@@ -56,7 +57,7 @@ class StreamLog:
             reader=source.reader,
             since_ns=last.at_ns,
             reason="" if connected else f"{last.reason}: {last.detail}" if last.detail else str(last.reason),
-            agent_version=agent_version,
+            agent_version="" if agent is None else agent.version,
             connections=self._connections,
             lag_seconds=None if lag_ns is None else lag_ns / _NS,
         )
@@ -87,7 +88,7 @@ class CollectorProbe:
             __version__,
             collector.accounting.summary(),
             events_per_second=collector.rate.per_second,
-            stream=self.stream.part(self.source, self.guard.watch.lag_ns, pipeline.agent_version),
+            stream=self.stream.part(self.source, self.guard.watch.lag_ns, pipeline.agent),
             inbox=QueuePart(len(collector.inbox), self.settings.queue_capacity),
             processes=ProcessesPart(
                 len(collector.table), self.settings.process_capacity, collector.table.evicted_running
