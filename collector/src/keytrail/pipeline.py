@@ -9,14 +9,16 @@ a `Drop`, and this loop alone counts.
 import time
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from keytrail.configuration import Configuration
 from keytrail.decode.decoder import Decoder
+from keytrail.decode.details import DecodedEvent
 from keytrail.decode.duplicates import HookMerger
 from keytrail.detect import Engine
 from keytrail.domain.agent import AgentFacts
-from keytrail.domain.drop import Drop, DropReason, Undecodable
+from keytrail.domain.drop import DropReason, Undecodable
 from keytrail.domain.event import Event, EventKind
 from keytrail.domain.filters import EventMatcher
 from keytrail.domain.finding import Finding
@@ -26,6 +28,10 @@ from keytrail.manifests import Manifests
 from keytrail.observe.accounting import Accounting
 from keytrail.records import Outputs, Records
 from keytrail.source.base import Batch
+
+# Asked with every event: before Python 3.12 a member of an enum costs four times as much as a global.
+_SEND, _FILE = EventKind.SEND, EventKind.FILE
+_KIND = attrgetter("kind")
 
 
 class Watch(Protocol):
@@ -139,31 +145,39 @@ class Pipeline:
         self._records.flush()
 
     def _decide(self, batch: Batch) -> None:
-        decoded: list[Event] = []
-        events: list[Event] = []
         undecodable: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
         last_ns = self._decoder.last_ns
-        for raw in batch.messages:
-            event = self._decoder.decode(raw)
-            if isinstance(event, Drop):
-                undecodable[event.reason] += 1
-                continue
-            decoded.append(event)
-            event.backfilled = batch.backfilled
-            if self._wanted is not None and not self._wanted(event):
-                dropped[DropReason.FILTERED] += 1
-            elif event.policy and self._merger is not None and self._merger.is_duplicate(event):
-                dropped[DropReason.DUPLICATE_HOOK] += 1
-            else:
-                events.append(event)
+        decoded = self._decoded(batch.messages, undecodable)
         if batch.backfilled:  # the clock of library loads, which have none of their own, stays that of the stream
             self._decoder.last_ns = last_ns
+            for event in decoded:
+                event.backfilled = True
+        events = decoded
+        if (wanted := self._wanted) is not None:
+            events = [event for event in events if wanted(event)]
+            dropped[DropReason.FILTERED] = len(decoded) - len(events)
+        if (merger := self._merger) is not None:
+            once = [event for event in events if not (event.policy and merger.is_duplicate(event))]
+            dropped[DropReason.DUPLICATE_HOOK] = len(events) - len(once)
+            events = once
         if self._watch is not None:
             self._watch.batch(decoded, batch)
         if self._enricher is not None:
             events = self._enricher.process(events, time.monotonic_ns())
         self._judge(events, undecodable, dropped)
+
+    def _decoded(self, messages: Sequence[bytes], undecodable: Counter[str]) -> list[Event]:
+        """Decode, and count what cannot be."""
+        decoded: list[Event] = []
+        decode, add = self._decoder.decode, decoded.append
+        for raw in messages:
+            event = decode(raw)
+            if isinstance(event, DecodedEvent):
+                add(event)
+            else:
+                undecodable[event.reason] += 1
+        return decoded
 
     def _judge(self, events: list[Event], undecodable: Counter[str], dropped: Counter[str]) -> None:
         """Attribute events, look at them, hand them on. They count as received now: so far they were on their way."""
@@ -174,17 +188,19 @@ class Pipeline:
         records = self._records
         records.expect(len(events))
         detect = self._rules.detect if self._rules is not None else _nothing
+        identify, hear, hand_over = self._identities.identify, self._peers.hear, records.event
         for event in events:
-            if event.kind is EventKind.SEND:
-                self._peers.hear(event)
-            if event.process.attribution is None or event.kind is EventKind.FILE:
-                self._identities.identify(event)
-            records.event(event)
+            kind = event.kind
+            if kind is _SEND:
+                hear(event)
+            if event.process.attribution is None or kind is _FILE:
+                identify(event)
+            hand_over(event)
             if found := detect(event):
                 records.findings(found)
         if self._rules is not None:
             records.count_held_back(self._rules)
-        self._accounting.events(Counter(event.kind for event in events), undecodable, +dropped)
+        self._accounting.events(Counter(map(_KIND, events)), undecodable, +dropped)
 
 
 def _nothing(_event: Event) -> Sequence[Finding]:

@@ -96,7 +96,7 @@ class Decoder:
             event = make(getattr(message, which), time_ns)
         except DecodeError:
             return MALFORMED
-        event.node = message.node_name
+        event.envelope = message
         event.time_estimated = estimated
         event.backfilled = False
         return event
@@ -115,7 +115,7 @@ class Decoder:
         """Parent first; for `DecodedEvent`."""
         return self.table.ancestors(process)
 
-    # -- one method for each kind of message; each returns an event whose node and time mark `decode` fills in
+    # -- one method for each kind of message; each returns an event whose envelope and time mark `decode` fills in
 
     def _exec(self, inner: Any, time_ns: int) -> DecodedEvent:
         process = self._reader.read(inner.process)

@@ -53,6 +53,11 @@ class Fingerprinter:
         self._seen: dict[str, set[bytes]] = {}
         """Fingerprints of each container in this hour."""
 
+    @property
+    def on(self) -> bool:
+        """Whether there is a key."""
+        return self._key is not None
+
     def use(self, book: Book, wanted: Callable[[str], bool]) -> None:
         """From now on use the first key of this book, and look at variables by their names as `wanted` says.
 

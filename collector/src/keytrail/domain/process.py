@@ -4,12 +4,19 @@ Values of environment variables never reach these objects, and arguments and pat
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from keytrail.domain.identity import Attribution
 from keytrail.domain.placement import Origin, Partial, Placement
 
 _UNREAD = ("truncArgs", "errorArgs", "errorEnvs", "errorFilename")
 """Flags by which the agent says that it could not read all of an exec."""
+
+
+@lru_cache(maxsize=256)  # a node's processes have a dozen between them
+def _told_by(flags: str) -> tuple[bool, bool]:
+    """Whether the process was found in /proc, and whether the agent could not read all of its exec."""
+    return "procFS" in flags, any(word in flags for word in _UNREAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +86,9 @@ class Process:
         "uid",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made for each exec: positional, no keyword parsing on the hot path
         self,
         exec_id: str,
-        *,
         pid: int = 0,
         binary: str = "",
         arguments: str = "",
@@ -132,8 +138,8 @@ class Process:
         """Names of variables with the keyed fingerprints of their values, where that is on. Never to be exported."""
         self.argument_credentials = argument_credentials
         """What redaction found on the command line, by pattern name, such as `github-token`."""
-        self.preexisting = "procFS" in flags
-        self.truncated = "<enomem>" in (cwd, binary) or any(word in flags for word in _UNREAD)
+        self.preexisting, unread = _told_by(flags)
+        self.truncated = unread or "<enomem>" in (cwd, binary)
         """The agent could not read the command line or environment: padding can hide both."""
         self.attribution: Attribution | None = None
         """What the identify stage concluded; None before, and when something that it rests on has changed."""

@@ -96,7 +96,9 @@ class IdentityMatcher:
             else:
                 names = process.environment = found
         by_environment = self._environment(names, process)
-        others = self._arguments(process) + [item for path in process.opened for item in self._file(path, process)]
+        others = self._arguments(process)
+        if process.opened:
+            others += [item for path in process.opened for item in self._file(path, process)]
         if process.fingerprints:
             others += fingerprint_evidence(process, self._fingerprints, self._rules)
         if process.reached:

@@ -20,7 +20,7 @@ _HOUR_NS: Final = 3_600_000_000_000
 _WINDOW_HOURS: Final = 24
 _MOST_USES: Final = 2_048
 """Pairs of identity and workload. Ids that come of a variable's name are a workload's to choose: they go first."""
-_MOST_PROCESSES: Final = 8_192
+_MOST_CARRIED: Final = 4_096
 _MOST_RULES: Final = 1_024
 _MOST_HOURS: Final = 2 * _WINDOW_HOURS
 """Of one rule: a clock that jumps must not make hours without end."""
@@ -43,8 +43,8 @@ class RecentUse:
     def __init__(self) -> None:
         self._uses: dict[tuple[str, str], _Use] = {}
         """By identity and workload."""
-        self._of_process: dict[str, tuple[Attribution, tuple[_Use, ...]]] = {}
-        """By exec_id: what an event of a known process updates."""
+        self._carried: dict[tuple[int, int], tuple[Attribution, Pod | None, tuple[_Use, ...]]] = {}
+        """What an event updates, by the ids of attribution and pod, which most processes of a workload share."""
         self._found: dict[str, dict[int, int]] = {}
         """Rule -> hour since the epoch -> findings."""
 
@@ -54,14 +54,18 @@ class RecentUse:
         attribution = process.attribution
         if attribution is None or not attribution.evidence:
             return
-        known = self._of_process.get(process.exec_id)
-        if known is None or known[0] is not attribution:
-            known = attribution, self._enter(attribution, process.pod)
-            if len(self._of_process) >= _MOST_PROCESSES:
-                self._of_process.clear()
-            self._of_process[process.exec_id] = known
-        for use in known[1]:
-            use.last_ns = max(use.last_ns, event.time_ns)
+        pod = process.pod
+        key = id(attribution), id(pod)
+        known = self._carried.get(key)
+        if known is None:  # objects that are kept here keep their ids to themselves
+            known = attribution, pod, self._enter(attribution, pod)
+            if len(self._carried) >= _MOST_CARRIED:
+                self._carried.clear()
+            self._carried[key] = known
+        time_ns = event.time_ns
+        for use in known[2]:
+            if time_ns > use.last_ns:  # noqa: PLR1730 - `max` is a call, for every event
+                use.last_ns = time_ns
 
     def findings(self, findings: Iterable[Finding]) -> None:
         """Take note of findings. Summaries of repeats are none of their own."""
@@ -111,7 +115,7 @@ class RecentUse:
             if len(self._uses) >= _MOST_USES:
                 least = min(self._uses, key=lambda one: (self._uses[one].mapped, self._uses[one].last_ns))
                 del self._uses[least]
-                self._of_process.clear()  # some of them may go on with what is no longer there
+                self._carried.clear()  # some of them may go on with what is no longer there
             found = self._uses[key] = _Use(mapped=mapped)
         return found
 
