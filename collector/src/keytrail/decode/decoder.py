@@ -1,7 +1,7 @@
 """One serialized message in, one `Event` (or the reason why not) out: the decode stage.
 
-Hot path: a message is parsed once and only in part (`shallow`), its process is looked up by exec_id, and everything
-else stays in the message until somebody asks. What comes out next goes to `identify`. Knows nothing of rules,
+Hot path: a message is parsed once and only in part (`shallow`), its process is looked up by exec_id, and nearly
+everything else stays in the message until somebody asks. What comes out next goes to `identify`. Knows nothing of rules,
 identities or outputs.
 """
 
@@ -26,6 +26,8 @@ _KPROBE, _LSM, _TRACEPOINT = EventType.KPROBE, EventType.LSM, EventType.TRACEPOI
 _EXEC = EventKind.EXEC, EventType.EXEC
 _EXIT = EventKind.EXIT, EventType.EXIT
 _LOADER = EventKind.LIBRARY, EventType.LOADER
+_ABOUT = frozenset({EventKind.CONNECT, EventKind.FILE, EventKind.SEND})
+"""Kinds that say nothing without the connection or file that they are about: it is read with the event."""
 
 MALFORMED = Drop(Undecodable.MALFORMED)
 UNKNOWN_EVENT = Drop(Undecodable.UNKNOWN_EVENT)
@@ -165,6 +167,8 @@ class Decoder:
         event = DecodedEvent(hook.kind, type_, process, time_ns, function, policy, parent, inner, self, hook)
         if hook.refine is not None:
             event.kind = hook.refine(inner, event.hook_args)
+        if event.kind in _ABOUT:
+            event.read()
         return event
 
     # -- hooks: two caches, for a symbol that is named like a kernel function (`connect` of libc) is not that function

@@ -119,34 +119,34 @@ class DecodedEvent(Event):
     def details(self) -> Details:
         """What the kind adds; read from the message once."""
         if self._details is None:
-            own = self._own or self._read()
+            own = self._own or self.read()
             self._details = own if self._hook is None else completed(own, self._message)
         return self._details
 
     @property
     def network(self) -> Network | None:
         """As in the details, without reading the rest of them; so are the four below."""
-        return (self._own or self._read()).network
+        return (self._own or self.read()).network
 
     @property
     def file(self) -> FileAccess | None:
         """See `network`."""
-        return (self._own or self._read()).file
+        return (self._own or self.read()).file
 
     @property
     def payload(self) -> Payload | None:
         """See `network`."""
-        return (self._own or self._read()).payload
+        return (self._own or self.read()).payload
 
     @property
     def operation(self) -> Operation | None:
         """See `network`."""
-        return (self._own or self._read()).operation
+        return (self._own or self.read()).operation
 
     @property
     def exit(self) -> Exit | None:
         """See `network`."""
-        return (self._own or self._read()).exit
+        return (self._own or self.read()).exit
 
     def hook_args(self) -> Arguments:
         """What the hook was called with, as readers take it: the kind may depend on it, and the details do."""
@@ -156,7 +156,8 @@ class DecodedEvent(Event):
             found = self._hook_args = read_args(self._message, returned_first=first)
         return found
 
-    def _read(self) -> Details:
+    def read(self) -> Details:
+        """Read the details that are the kind's own."""
         hook = self._hook
         if hook is not None:
             read = hook.read_as.get(self.kind, hook.read) if hook.read_as else hook.read

@@ -34,6 +34,7 @@ class HookMerger:
 
     def __init__(self, window_ns: int = DEFAULT_WINDOW_NS) -> None:
         self._window_ns = window_ns
+        self._kept_ns = window_ns + _DISORDER_NS
         self._functions: dict[str, _Calls] = {}
 
     def is_duplicate(self, event: Event) -> bool:
@@ -46,7 +47,8 @@ class HookMerger:
             calls = self._functions[event.function] = _Calls(policy)
         recent = calls.recent
         # An event keeps its message alive, secrets included: no longer than a twin can come.
-        while recent and recent[0][0].time_ns < event.time_ns - self._window_ns - _DISORDER_NS:
+        oldest_ns = event.time_ns - self._kept_ns
+        while recent and recent[0][0].time_ns < oldest_ns:
             recent.popleft()
         if calls.shared or policy != calls.policy:
             calls.shared = True

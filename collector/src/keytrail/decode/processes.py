@@ -206,7 +206,9 @@ def _host_namespaces(message: Any) -> bool | None:
 
 def _is_same(known: Pod, sent: Any) -> bool:
     """Whether it is the same pod but for labels; agents before 1.6 send no uid."""
-    return bool(known.uid == sent.uid and known.name == sent.name and known.namespace == sent.namespace)
+    if known.uid:
+        return bool(known.uid == sent.uid)
+    return bool(not sent.uid and known.name == sent.name and known.namespace == sent.namespace)
 
 
 def _read_pod(sent: pb.Pod) -> Pod:
