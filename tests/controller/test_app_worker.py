@@ -12,6 +12,7 @@ import urllib3
 from keytrail.kube.access import Access
 from keytrail.kube.api import Api
 from keytrail.observe.watchdog import Watchdog
+from keytrail_operator.actions import TRACING_POLICIES, Create
 from keytrail_operator.reconcile import Outcome, Reconciler
 from keytrail_operator.stores import Stores
 from keytrail_operator.worker import Worker
@@ -27,12 +28,23 @@ class Lists:
     def __init__(self) -> None:
         self.refused: set[str] = set()
         """Kinds of which nothing is said."""
+        self.lists = self.conflicts = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer.lists += 1
                 refused = any(f"/{kind}" in self.path for kind in outer.refused)
-                self.send_response(503 if refused else 200)
+                self.answer(503 if refused else 200)
+
+            def do_POST(self) -> None:
+                """Whatever is to be made has been made by somebody else."""
+                outer.conflicts += 1
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.answer(409)
+
+            def answer(self, status: int) -> None:
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(EMPTY)))
                 self.end_headers()
                 self.wfile.write(EMPTY)
@@ -135,6 +147,19 @@ def test_asked_for_again(work: Run) -> None:
 
     worker = work(impatient)
     assert wait_until(lambda: worker._memories["0"] > 3)
+
+
+def test_overtaken_by_what_no_watch_told_of(work: Run, lists: Lists) -> None:
+    """After a conflict everything is listed again soon: the watch may know nothing of a kind that has just come."""
+
+    def blind(_: World, memory: int, __: float) -> Outcome[int]:
+        body = {"metadata": {"name": "ours"}}
+        return Outcome([] if memory else [Create(TRACING_POLICIES, body)], memory + 1)
+
+    worker = work(blind)
+    assert wait_until(lambda: lists.conflicts == 1)
+    once = len(worker.stores.shelves)
+    assert wait_until(lambda: lists.lists >= 2 * once)
 
 
 def test_a_replica_that_stands_by(work: Run) -> None:

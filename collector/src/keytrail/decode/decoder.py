@@ -1,7 +1,7 @@
 """One serialized message in, one `Event` (or the reason why not) out: the decode stage.
 
-Hot path: a message is parsed once and only in part (`shallow`), its process is looked up by exec_id, and nearly
-everything else stays in the message until somebody asks. What comes out next goes to `identify`. Knows nothing of rules,
+Hot path: a message is parsed once and only in part (`shallow`), its process is looked up by exec_id, and nearly all
+else stays in the message until somebody asks. What comes out next goes to `identify`. Knows nothing of rules,
 identities or outputs.
 """
 
