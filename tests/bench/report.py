@@ -1,7 +1,7 @@
 """What a run says in the end: each aim beside its figure, and the page that shows the run.
 
-In: what `run.py` found, section by section, and what it printed. Out: rows, their table, a page with the new run. An aim
-whose section was not measured has no row. Must not measure.
+In: what `run.py` found, section by section, and what it printed. Out: rows, their table, a page with the new run. What
+was not measured has no row. Must not measure.
 """
 
 from collections.abc import Iterator, Mapping
