@@ -122,6 +122,8 @@ class Decoder:
     def _exec(self, inner: Any, time_ns: int) -> DecodedEvent:
         process = self._reader.read(inner.process)
         parent = self._parent(inner, process.parent_exec_id)
+        if parent is not None:
+            process.parent_exec_id = parent.exec_id  # one text for all its children
         self.table.add(process, announced=True)
         return DecodedEvent(*_EXEC, process, time_ns, "", "", parent, inner, self, None)
 

@@ -5,6 +5,7 @@ are looked at here for one question, whether they are empty, and by `fingerprint
 nowhere. Must not know kinds of events.
 """
 
+from sys import intern
 from typing import Any, Protocol
 
 from keytrail.decode.fingerprints import Fingerprinter
@@ -71,21 +72,22 @@ class ProcessReader:
         binary, binary_hits = self.text(message.binary)
         arguments, argument_hits = self.text(message.arguments, binary.rpartition("/")[2])
         cwd, _ = self.text(message.cwd)
-        flags = message.flags
+        flags = intern(message.flags)
         start_ns = nanoseconds(message.start_time)
         sent = tuple(message.environment_variables)
+        # Interned is what most processes have in common: a message gives a new object for each text, 300 bytes in all.
         process = Process(
             message.exec_id,
             message.pid.value,
-            binary,
+            intern(binary),
             arguments,
-            cwd,
+            intern(cwd),
             _user_id(message, "uid"),
             _user_id(message, "auid"),
             flags,
             start_ns,
             message.parent_exec_id,
-            message.docker,
+            intern(message.docker),
             message.in_init_tree.value,
             _host_namespaces(message),
             self.pod(message, start_ns),
