@@ -9,7 +9,6 @@ from typing import Protocol
 from keytrail.export import otlp_settings
 from keytrail.export.otlp_answer import Accepted, Answer, Denied, Rejected, Retry, TooLarge
 from keytrail.export.otlp_grpc import GRPC_METHOD, GrpcTransport
-from keytrail.export.otlp_http import HttpTransport
 from keytrail.export.otlp_settings import OtlpSettings
 
 __all__ = [
@@ -39,4 +38,8 @@ class Transport(Protocol):
 
 def open_transport(settings: OtlpSettings) -> Transport:
     """Make the transport that the settings ask for. Connects with the first request."""
-    return GrpcTransport(settings) if settings.protocol is otlp_settings.Protocol.GRPC else HttpTransport(settings)
+    if settings.protocol is otlp_settings.Protocol.GRPC:
+        return GrpcTransport(settings)
+    from keytrail.export.otlp_http import HttpTransport  # and with it `requests`, which weighs 5 MB
+
+    return HttpTransport(settings)
