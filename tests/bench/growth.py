@@ -84,7 +84,7 @@ def _pipeline(resources: tuple[Resource, ...] = (), pods: Sequence[PodFacts] = (
         enricher = Enricher(index)
     outputs = Outputs(findings=(Forget(),))
     collector = Collector(
-        Settings(), _NoSource(), outputs, Accounting(), live=False, enricher=enricher, applied=lambda: resources
+        Settings(), _NoSource(), outputs, Accounting(), live=True, enricher=enricher, applied=lambda: resources
     )
     return collector.pipeline
 

@@ -14,7 +14,8 @@ from keytrail.decode.decoder import Decoder
 from keytrail.decode.details import DecodedEvent
 from keytrail.decode.redact import Redactor
 from keytrail.delivery import SPOOL, Delivery
-from keytrail.detect import Engine, load_rules
+from keytrail.detect import Engine
+from keytrail.detect.library import load_rules
 from keytrail.domain.finding import Finding
 from keytrail.export.record_uid import finding_digest
 from keytrail.export.spool.durable import Spool

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from keytrail.detect import Engine
+from keytrail.detect.compiled import load
 from keytrail.detect.made_event import made_event
-from keytrail.detect.program import build
+from keytrail.detect.program import generate
 from keytrail.detect.rule_check import check_rule
 from keytrail.detect.state import Sequencer
 from keytrail.domain.event import Event, EventKind
@@ -202,7 +203,8 @@ def test_a_later_step_is_asked_only_when_one_before_it_came(begun: bool) -> None
     given = [sequence(), sequence(condition="1 / network.peer_port > 1")]
     failed: list[int] = []
     kept = dict.fromkeys(range(4), "a step")  # of one that began too long ago, when `waits` says no
-    code = build([check_rule(one) for one in given], lambda slot, _: failed.append(slot), lambda _: begun, kept)
+    rules = generate([check_rule(one) for one in given])
+    code = load(rules, lambda slot, _: failed.append(slot), lambda _: begun, kept)
     slots = {(slot.rule, slot.step): at for at, slot in enumerate(code.slots)}
     connect = event(0, kind="connect", network={"peer_port": 0})
     assert code.detect[EventKind.CONNECT](event(0, kind="connect", network={"peer_port": 80})) == (

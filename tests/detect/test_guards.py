@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keytrail.detect.detector import learn
+from keytrail.detect.compiled import Program, learn, load
 from keytrail.detect.made_event import MadeEvent, made_event
 from keytrail.detect.oracle import engine_answer
-from keytrail.detect.program import Program, build
+from keytrail.detect.program import generate
 from keytrail.detect.rule_check import CheckedRule, Step, check_rule
 from keytrail.domain.event import Details, EventKind, FileAccess
 from keytrail.domain.rules import DetectionRule
@@ -110,7 +110,7 @@ def expected(step: Step, event: MadeEvent) -> bool | None:
 def program(given_rules: list[CheckedRule]) -> tuple[Program, Counter[int]]:
     """Their code, and the slots that failed so far."""
     failures: Counter[int] = Counter()
-    return build(given_rules, lambda slot, _: failures.update([slot])), failures
+    return load(generate(given_rules, waiting=False), lambda slot, _: failures.update([slot])), failures
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
@@ -154,16 +154,16 @@ def test_a_path_without_a_pattern_rules_out_only_what_cannot_hold(texts: list[tu
 def test_paths_are_asked_for_all_patterns_at_once() -> None:
     """A new path in which no rule's pattern occurs costs one search, not one for each rule."""
     texts = [f'file.path.matches("/p{at}[.]key$") && process.uid == 0' for at in range(4)]
-    source = program([checked(text, [], at) for at, text in enumerate(texts)])[0].source
+    source = generate([checked(text, [], at) for at, text in enumerate(texts)]).source
     function = next(text for text in source.split("\n\n") if text.startswith("def open_file_file("))
     assert "if file.path and words_" in function
 
 
 def test_a_condition_for_another_kind_is_left_out() -> None:
     """In the function of a kind only the side of a condition is left that is about this kind."""
-    source = program([checked('event.kind == "exec" ? process.name == "only-exec" : file.path == "only-file"', [])])[
-        0
-    ].source
+    source = generate(
+        [checked('event.kind == "exec" ? process.name == "only-exec" : file.path == "only-file"', [])]
+    ).source
     functions = {text.partition("(")[0]: text for text in source.split("\n\n") if text.startswith("def detect_")}
     assert "only-exec" in functions["def detect_exec"]
     assert "only-file" not in functions["def detect_exec"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from keytrail.detect import check, load_rules, run_rule_tests
+from keytrail.detect.library import check, load_rules
+from keytrail.detect.rule_tests import run_rule_tests
 
 RULE = """apiVersion: keytrail.io/v1alpha1
 kind: DetectionRule

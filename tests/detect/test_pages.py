@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keytrail.detect import Engine, load_rules
+from keytrail.detect import Engine
 from keytrail.detect.attack_layer import SCORES, attack_layer
+from keytrail.detect.library import load_rules
 from keytrail.detect.pages import code, fenced, kinds, load_line, over_time, page, sample, snippet, text
 from keytrail.domain.policy_library import PolicyLibrary
 from keytrail.domain.rules import DetectionRule, Maturity, Mitre, Severity

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keytrail.detect import run_rule_tests
+from keytrail.detect.rule_tests import run_rule_tests
 from keytrail.domain.finding import Finding
 from keytrail.domain.rules import DetectionRule, Severity
 from rules.report import attributed, expected_kinds, library_findings, shipped_rules

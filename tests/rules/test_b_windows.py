@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from keytrail.detect import run_rule_tests
+from keytrail.detect.rule_tests import run_rule_tests
 from keytrail.domain.finding import Finding
 from keytrail.domain.rules import DetectionRule, Severity
 from rules.report import expected_kinds, library_findings, shipped_rules, windows_of

@@ -6,7 +6,8 @@ from functools import cache
 import pytest
 
 from keytrail.decode.credential_patterns import looks_like_credential_name
-from keytrail.detect import Engine, run_rule_tests
+from keytrail.detect import Engine
+from keytrail.detect.rule_tests import run_rule_tests
 from keytrail.domain.rules import DetectionRule, Maturity
 from keytrail.identify.matcher import IdentityMatcher
 from keytrail.manifests import load_builtin_identities

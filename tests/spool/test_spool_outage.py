@@ -13,7 +13,8 @@ from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.details import DecodedEvent
 from keytrail.decode.redact import Redactor
-from keytrail.detect import Engine, load_rules
+from keytrail.detect import Engine
+from keytrail.detect.library import load_rules
 from keytrail.export.otlp_encode import RecordEncoder
 from keytrail.export.otlp_finding import FindingEncoder
 from keytrail.export.spool.core import SpoolTuning

@@ -6,20 +6,24 @@ CollectorStatus. Everything here may be late or away without holding up an event
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from keytrail.aside import Task, run_aside
 from keytrail.choices import Peers as Watched
 from keytrail.domain import peer_facts
 from keytrail.domain.errors import KubeError
-from keytrail.domain.objects import Resource
+from keytrail.domain.objects import ObjectName, Resource
 from keytrail.domain.peer_facts import PodAddresses
 from keytrail.domain.pod_facts import Owner, PodFacts, Redact, pod_facts
+from keytrail.domain.policy_library import PolicyLibrary
+from keytrail.domain.rules import DetectionRule
+from keytrail.domain.shape import Fault
 from keytrail.enrich.enricher import Enricher
 from keytrail.enrich.index import PodIndex
 from keytrail.enrich.peer_index import Named, PeerIndex
-from keytrail.judging import judge
 from keytrail.kube.accounts import AccountReader
 from keytrail.kube.api import Api
 from keytrail.kube.config_watch import ConfigWatch, problems_of
@@ -51,7 +55,7 @@ class Cluster:
         )
         """For the deciding thread."""
         self._changed: Callable[[], None] = lambda: None
-        self._configuration = ConfigWatch(api, partial(judge, settings), lambda _: self._changed())
+        self._configuration = ConfigWatch(api, _Judge(settings), lambda _: self._changed())
         self._pods: Watch[PodFacts] = Watch(
             api,
             PODS.at(),
@@ -182,6 +186,27 @@ def peer_watches(api: Api, watched: Watched, peers: PeerIndex) -> list[Watch[Any
         running = "status.phase!=Succeeded,status.phase!=Failed"
         found.append(watch(PODS.at(), peer_facts.pod_addresses, peers.pod, fieldSelector=running))
     return found
+
+
+class _Judge:
+    """What is wrong with resources (`keytrail.judging`), asked of another process, and only about what may be wrong."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = replace(settings, origins={})
+        self._judged: Sequence[Resource] = ()
+        self._faults: Mapping[ObjectName, Sequence[Fault]] = {}
+
+    def __call__(self, resources: Sequence[Resource]) -> Mapping[ObjectName, Sequence[Fault]]:
+        """Of what was judged last the answer is known: mappings change more often than rules do."""
+        judged = [one for one in resources if isinstance(one, DetectionRule) or _tunes(one)]
+        if judged != self._judged:
+            self._faults = run_aside(Task.JUDGE, self._settings, judged) if judged else {}
+            self._judged = judged
+        return self._faults
+
+
+def _tunes(resource: Resource) -> bool:
+    return isinstance(resource, PolicyLibrary) and bool(resource.spec.rules.tune)
 
 
 def _part(state: WatchState, resource: str) -> WatchPart:

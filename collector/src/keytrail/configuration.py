@@ -9,36 +9,31 @@ what was loaded.
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Final, TypeGuard
 
+from keytrail.aside import Task, run_aside, run_here
 from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.detect import Engine
-from keytrail.detect.library import load_rules
-from keytrail.detect.rule_check import RuleError, check_rule
-from keytrail.domain.errors import ManifestError, Problem
 from keytrail.domain.fingerprint import Book
 from keytrail.domain.objects import Resource
 from keytrail.domain.policy_library import PolicyLibrary
 from keytrail.domain.resources import BUILTIN_LABEL, ClusterIdentityMapping
 from keytrail.domain.rules import DetectionRule, Maturity
-from keytrail.domain.shape import Fault, FieldPath, dotted
 from keytrail.fingerprint_file import read_book, wanted_variables
 from keytrail.identify.matcher import IdentityMatcher, Mapping
 from keytrail.identify.proc_environ import ProcEnvironment
 from keytrail.manifests import SUFFIXES, Manifests, builtin_folder, load_builtin_identities, load_folder
 from keytrail.settings import Settings
-from keytrail.tracing import sensors
-from keytrail.yaml_documents import MAX_FILE_BYTES, read_documents
+from keytrail.yaml_documents import MAX_FILE_BYTES
 
 Redact = Callable[[str], tuple[str, tuple[str, ...]]]
 
-_RULE_CHOICES: dict[str, tuple[Maturity, ...] | None] = {"stable": None, "all": tuple(Maturity), "none": ()}
+RULE_CHOICES: Final[dict[str, tuple[Maturity, ...] | None]] = {"stable": None, "all": tuple(Maturity), "none": ()}
 """What of the library runs; None leaves it to the user's PolicyLibrary, whose default is the stable rules."""
-_TUNE: Final = ("spec", "rules", "tune")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +41,6 @@ class Configuration:
     """Everything that decides about an event, loaded together and put in force together."""
 
     manifests: Manifests
-    rules: tuple[DetectionRule, ...]
-    """All that were given, whether they run or not."""
     engine: Engine | None
     """None where nobody asks for findings. The pipeline gives it the memory of the engine before it."""
     matcher: IdentityMatcher
@@ -57,6 +50,11 @@ class Configuration:
     """Of all files that it was made from: the same for the same content."""
     applied: tuple[Resource, ...] = ()
     """What of it came from the API server."""
+
+    @property
+    def given_rules(self) -> tuple[Resource, ...]:
+        """The user's own rules, and what tunes all."""
+        return tuple(one for one in self.manifests.resources if isinstance(one, DetectionRule | PolicyLibrary))
 
     @property
     def wants_fingerprint(self) -> Callable[[str], bool]:
@@ -81,18 +79,15 @@ def load_configuration(
     """
     digest = digest_of(watched_folders(settings))  # before reading: what changes meanwhile differs at the next look
     manifests = given_manifests(settings).overlaid(applied)
-    rules = given_rules(settings, manifests) if findings else ()
-    if previous is not None and (rules, _library(manifests)) == (previous.rules, _library(previous.manifests)):
-        engine = previous.engine
-    else:
-        engine = _engine(settings, manifests, rules, applied) if findings else None
+    of_rules = tuple(one for one in manifests.resources if isinstance(one, DetectionRule | PolicyLibrary))
+    engine = _engine(settings, of_rules, applied, previous, live=live) if findings else None
     book = read_book(settings.fingerprints_file)
     of_matcher = manifests.identity_mappings, book
     if previous is not None and of_matcher == (previous.manifests.identity_mappings, previous.book):
         matcher = previous.matcher
     else:
         matcher = _matcher(settings, manifests, redact, book, live=live)
-    return Configuration(manifests, rules, engine, matcher, book, digest, applied)
+    return Configuration(manifests, engine, matcher, book, digest, applied)
 
 
 # -- manifests and rules
@@ -105,92 +100,40 @@ def given_manifests(settings: Settings) -> Manifests:
 
 def rules_folder(settings: Settings) -> Path:
     """Where the rules come from that run beside the user's own: the shipped library, or the folder that replaces it."""
-    return builtin_folder() / "rules" if settings.rules in _RULE_CHOICES else Path(settings.rules)
+    return builtin_folder() / "rules" if settings.rules in RULE_CHOICES else Path(settings.rules)
 
 
-def given_rules(settings: Settings, manifests: Manifests) -> tuple[DetectionRule, ...]:
-    """The shipped rules and the user's own, which replace those of the same name. Raises ManifestError."""
-    folder = rules_folder(settings)
-    shipped, problems = _shipped_rules(folder) if settings.rules in _RULE_CHOICES else _checked(folder)
-    own = [one for one in manifests.resources if isinstance(one, DetectionRule)]
-    if settings.config is not None and not all(map(_can_run, own)):
-        # Only now is the folder read a second time: where in its file each condition stands was not kept.
-        problems += _checked(settings.config)[1]
-    if problems:
-        raise ManifestError(list(dict.fromkeys(problems)))  # both folders may be one
-    return tuple({rule.name: rule for rule in (*shipped, *own)}.values())
-
-
-def build_rules(settings: Settings, manifests: Manifests) -> Engine:
-    """The given rules, tuned by the user's PolicyLibrary, in force. Raises ManifestError for a wrong one."""
-    return _engine(settings, manifests, given_rules(settings, manifests))
-
-
-def _engine(
-    settings: Settings, manifests: Manifests, rules: Iterable[DetectionRule], applied: tuple[Resource, ...] = ()
-) -> Engine:
-    library = _library(manifests)
-    engine = Engine.load(
-        rules,
-        library,
-        sensors=sensors(),
-        maturities=_RULE_CHOICES.get(settings.rules, tuple(Maturity)),
-    )
-    # What the API server has is never a reason to start nothing: it is reported, and the rest works.
-    elsewhere = {one.metadata.name for one in applied if isinstance(one, DetectionRule)}
-    refused = {} if library in applied else {n: found for n, found in engine.refused.items() if n not in elsewhere}
-    if refused:
-        # Each rule alone was right: it is how the PolicyLibrary tunes it that is not.
-        raise ManifestError(
-            [
-                _tuning_problem(settings, name, fault)
-                for name, faults in refused.items()
-                for fault in dict.fromkeys(faults)
-            ]
-        )
-    return engine
-
-
-def _tuning_problem(settings: Settings, name: str, fault: Fault) -> Problem:
-    """Find the tuning of a rule in its file again; what the fault says is of the rule's own fields."""
-    of_rule = fault.path[:2] != _TUNE[:2]
-    message = f"{name}: {fault.field}: {fault.message}" if of_rule else fault.message
-    for file in () if settings.config is None else files_below(settings.config):
-        for document in read_documents(file):
-            for path in document.lines:
-                if path[:3] == _TUNE and path[4:] == ("name",) and _at(document.data, path) == name:
-                    return Problem(document.path, document.line_of(path), dotted(path[:4]), message)
-    return Problem(str(settings.config), 0, dotted(_TUNE), message)
-
-
-def _at(data: Any, path: FieldPath) -> Any:
-    for step in path:
-        data = data[step]
-    return data
-
-
-def _library(manifests: Manifests) -> PolicyLibrary | None:
+def library_of(manifests: Manifests) -> PolicyLibrary | None:
+    """What tunes the rules; None where nobody does."""
     return next((one for one in manifests.resources if isinstance(one, PolicyLibrary)), None)
 
 
-def _can_run(rule: DetectionRule) -> bool:
-    try:
-        check_rule(rule, sensors=sensors())
-    except RuleError:
-        return False
-    return True
+def _engine(
+    settings: Settings,
+    given: tuple[Resource, ...],
+    applied: tuple[Resource, ...],
+    previous: Configuration | None,
+    *,
+    live: bool,
+) -> Engine:
+    """The engine of the rules that are to run, which is the previous one if they are as they were."""
+    engine = None if previous is None else previous.engine
+    if engine is not None and previous is not None and given == previous.given_rules and _ships(settings):
+        return engine
+    perform = run_aside if live else run_here
+    compiled = perform(Task.COMPILE_RULES, replace(settings, origins={}), applied)
+    return engine if engine is not None and compiled.rules == engine.rules else Engine(compiled)
 
 
-def _checked(folder: Path) -> tuple[tuple[DetectionRule, ...], tuple[Problem, ...]]:
-    return load_rules(folder, sensors=sensors())
-
-
-_shipped_rules = cache(_checked)
-"""The library travels with the program and does not change while it runs: its 134 rules take a second to read."""
-_providers = cache(load_builtin_identities)
+def _ships(settings: Settings) -> bool:
+    """Whether the rules beside the user's own are the shipped ones, which never change."""
+    return settings.rules in RULE_CHOICES
 
 
 # -- identities
+
+
+_providers = cache(load_builtin_identities)
 
 
 def _matcher(settings: Settings, manifests: Manifests, redact: Redact, book: Book, *, live: bool) -> IdentityMatcher:
@@ -221,7 +164,7 @@ def _is_builtin(mapping: Mapping) -> TypeGuard[ClusterIdentityMapping]:
 
 def watched_folders(settings: Settings) -> tuple[Path, ...]:
     """The user's folders and files, whose change means another configuration; the shipped library never changes."""
-    replaced = None if settings.rules in _RULE_CHOICES else rules_folder(settings)
+    replaced = None if _ships(settings) else rules_folder(settings)
     return tuple(one for one in (settings.config, replaced, settings.fingerprints_file) if one is not None)
 
 

@@ -1,19 +1,20 @@
 """What is wrong with the API server's resources beyond their shape: in each of them, and between them.
 
 In flow the resources that are to be in force together; out flow faults by object, for `keytrail.kube.config_watch`,
-which keeps an object's last good version instead. A folder is judged by `keytrail.configuration`, as a whole.
+which keeps an object's last good version instead. A folder is judged by `keytrail.ruleset`, as a whole.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from keytrail.configuration import given_manifests, given_rules
+from keytrail.configuration import given_manifests
 from keytrail.detect.rule_check import RuleError, check_rule
 from keytrail.domain.errors import UsageError
 from keytrail.domain.objects import ObjectName, Resource, name_of
 from keytrail.domain.policy_library import PolicyLibrary, RuleTuning
 from keytrail.domain.rules import DetectionRule
 from keytrail.domain.shape import Fault, FieldPath, suggestion
+from keytrail.ruleset import given_rules
 from keytrail.settings import Settings
 from keytrail.tracing import sensors
 

@@ -66,7 +66,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_test(args: argparse.Namespace) -> int:
     """Run every rule's own tests; exit code 1 when one fails, 2 when a rule is wrong."""
-    from keytrail.detect import run_rule_tests
+    from keytrail.detect.rule_tests import run_rule_tests
 
     loaded, problems = _load(args.paths, None)
     for problem in problems:
@@ -155,8 +155,9 @@ def _counted(count: int, noun: str) -> str:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print the table; ENABLED and SEVERITY are what `keytrail collect` would go by with the same options."""
-    from keytrail.configuration import build_rules, given_manifests
+    from keytrail.configuration import given_manifests
     from keytrail.detect.pages import kinds
+    from keytrail.ruleset import build_rules
 
     settings = read_settings(args)
     manifests = given_manifests(settings)

@@ -5,7 +5,5 @@ each kind of event. Start reading at `engine`; what a rule may say is the table 
 """
 
 from keytrail.detect.engine import Engine
-from keytrail.detect.library import LoadedRule, check, load_rules
-from keytrail.detect.rule_tests import RuleTestResult, run_rule_tests
 
-__all__ = ["Engine", "LoadedRule", "RuleTestResult", "check", "load_rules", "run_rule_tests"]
+__all__ = ["Engine"]

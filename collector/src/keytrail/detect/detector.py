@@ -7,12 +7,13 @@ then tests what is left: a condition that raises ends there, is reported, and le
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 import re2
 
+from keytrail.detect.compiled import KNOWN
 from keytrail.detect.guards import PROGRAM, SUBJECTS, Bounds, Subject, guard
-from keytrail.detect.patterns import Test, remembered, searcher
+from keytrail.detect.patterns import Test, searcher
 from keytrail.detect.prefilter import COMMAND_LINE, Wordless
 from keytrail.detect.rule_check import Expression, Step
 from keytrail.detect.translation import Locals, Symbols, Translator
@@ -23,17 +24,6 @@ _WAITING: Final = 3
 """Conditions that must wait for words for a look for these to pay."""
 _GROUP: Final = 8
 """Conditions at most whose bits are looked at together first."""
-_REMEMBERED: Final = 1_024
-_REMEMBERED_CHARACTERS: Final = 512
-
-
-def learn(known: dict[Any, int], key: Any, characters: int, left: int) -> int:
-    """Remember what a subject leaves open, and return it. Bounded: whoever starts a process chooses its texts."""
-    if characters <= _REMEMBERED_CHARACTERS:
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        known[key] = left
-    return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +146,20 @@ def _waiting(tests: Sequence[_Test], subject: Subject, kind: EventKind, symbols:
     found = _searcher(patterns) if waiting.bit_count() >= _WAITING else None
     if found is None or found(""):  # then an absent text would have to be asked too
         return 0, []
-    name = symbols.constant("words", patterns, lambda: found)
+    name = symbols.constant("words", _distinct(patterns))
     texts = [".".join(text) for text in subject.texts]
     return waiting, [f"    {subject.reads}", f"    if {' or '.join(f'{text} and {name}({text})' for text in texts)}:"]
 
 
 def _searcher(patterns: Sequence[str]) -> Test | None:
     try:
-        return searcher(tuple(dict.fromkeys(patterns)))
+        return searcher(_distinct(patterns))
     except re2.error:  # too many for one expression, or names of groups that two of them use
         return None
+
+
+def _distinct(patterns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(patterns))
 
 
 def _words(tests: Sequence[_Test], kind: EventKind, symbols: Symbols) -> Iterator[_Look]:
@@ -182,7 +176,7 @@ def _words(tests: Sequence[_Test], kind: EventKind, symbols: Symbols) -> Iterato
     found = _searcher(patterns) if len(codes) >= _WAITING else None
     if found is None:
         return
-    words = symbols.constant("words", patterns, lambda: remembered(found))
+    words = symbols.constant(f"{KNOWN}words", _distinct(patterns))
     name = f"{kind}_words"
     told = sum(codes)
     then = [f"known = left & {told} & ~known", f"if known and not {words}(process.arguments):", "    left ^= known"]
@@ -212,7 +206,7 @@ def _opening(bit: int, code: str) -> list[str]:
 
 def _look(name: str, subject: Subject, told: int, symbols: Symbols, then: Sequence[str]) -> list[str]:
     """Look up what the event's own leaves open, if anything that it could rule out is left; then act on `known`."""
-    known = symbols.constant("left", name, dict)
+    known = symbols.constant("left", name)
     return [
         f"    if left & {told}:",
         "        try:",

@@ -1,8 +1,8 @@
 """The detect stage: one event in, its findings out; an empty tuple for nearly all.
 
-Start here. `Engine.load` checks the rules (`rule_check`), makes functions of them (`program`) and remembers what they
-need between events (`rule_state`). `detect` must be called from one thread, in stream order. Reloading makes a new
-engine that takes over the memory of the rules that did not change. What comes next is `keytrail.export`.
+Start here. The engine makes functions of compiled rules (`compiled`) and remembers what they need between events
+(`rule_state`); `compiler` makes them of manifests. `detect` must be called from one thread, in stream order. Reloading
+makes a new engine that takes over the memory of the rules that did not change. What comes next is `keytrail.export`.
 """
 
 import logging
@@ -10,15 +10,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from typing import Final
 
+from keytrail.detect.compiled import CompiledRules, Program, load
 from keytrail.detect.functions import CelError
-from keytrail.detect.program import Program, build
-from keytrail.detect.rule_check import CheckedRule, RuleError, check_rule
 from keytrail.detect.rule_state import RuleState
 from keytrail.domain.event import Event, EventKind
 from keytrail.domain.finding import Finding
-from keytrail.domain.policy_library import PolicyLibrary, PolicyLibrarySpec, RuleTuning
+from keytrail.domain.policy_library import PolicyLibrary
 from keytrail.domain.rules import DetectionRule, Maturity
-from keytrail.domain.shape import Fault, suggestion
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +31,19 @@ class Engine:
     """Rules in force, and what they remember. `Engine.load` makes one."""
 
     def __init__(
-        self, rules: Sequence[CheckedRule], *, budget: int = DEFAULT_BUDGET, previous: "Engine | None" = None
+        self, compiled: CompiledRules, *, budget: int = DEFAULT_BUDGET, previous: "Engine | None" = None
     ) -> None:
-        self.rules: tuple[CheckedRule, ...] = tuple(rules)
+        self.rules = compiled.rules
         self.failures: Counter[str] = Counter()
         """Conditions that ended in an error, by rule."""
         self.suppressed: Counter[str] = Counter()
         """Repeats that only a summary tells of, by rule."""
         self.over_budget: Counter[str] = Counter()
         """Findings above the budget, which only a summary tells of, by rule."""
-        self.refused: dict[str, list[Fault]] = {}
+        self.refused = compiled.refused
         """Rules that were wrong when this engine was loaded; an earlier version of them may be in force."""
         self._begun: dict[int, Sized] = {}
-        self._program: Program = build(self.rules, self._failed, self._waits, self._begun)
+        self._program: Program = load(compiled, self._failed, self._waits, self._begun)
         self._detect = self._program.detect
         self._slots = self._program.slots
         self._budget = budget
@@ -67,29 +65,12 @@ class Engine:
         budget: int = DEFAULT_BUDGET,
         previous: "Engine | None" = None,
     ) -> "Engine":
-        """Put rules in force. A wrong one is in `refused`, with its last good version, if `previous` has it, in force.
+        """Compile rules (`compiler.compile_rules`) in this process, and put them in force."""
+        from keytrail.detect.compiler import compile_rules  # and with it the CEL engine
 
-        `maturities` decides instead of the library which rules run; None: the library's, by default the stable ones.
-        """
-        spec = PolicyLibrarySpec() if library is None else library.spec
-        tuning = {one.name: one for one in spec.rules.tune}
-        given = {rule.name: rule for rule in rules}
-        wanted = frozenset(spec.rules.maturity if maturities is None else maturities)
-        earlier = {} if previous is None else {rule.name: rule for rule in previous.rules}
-        checked, refused = [], _unknown_tuning(tuning, given)
-        for name, rule in given.items():
-            tuned = tuning.get(name)
-            if not _enabled(rule, tuned, wanted):
-                continue
-            try:
-                checked.append(check_rule(rule, sensors=sensors, tuning=tuned))
-            except RuleError as error:
-                refused[name] = error.faults
-                if name in earlier:
-                    checked.append(earlier[name])
-        made = cls(checked, budget=budget, previous=previous)
-        made.refused = refused
-        return made
+        earlier = () if previous is None else previous.rules
+        compiled = compile_rules(rules, library, sensors=sensors, maturities=maturities, earlier=earlier)
+        return cls(compiled, budget=budget, previous=previous)
 
     @property
     def kinds(self) -> frozenset[EventKind]:
@@ -223,17 +204,3 @@ class Engine:
     def _take_left(self) -> list[Finding]:
         left, self._left = self._left, []
         return left
-
-
-def _enabled(rule: DetectionRule, tuning: RuleTuning | None, wanted: Collection[Maturity]) -> bool:
-    if tuning is not None and tuning.enabled is not None:
-        return tuning.enabled
-    return rule.spec.maturity in wanted
-
-
-def _unknown_tuning(tuning: Mapping[str, RuleTuning], given: Mapping[str, DetectionRule]) -> dict[str, list[Fault]]:
-    return {
-        name: [Fault(("spec", "rules", "tune"), f"there is no rule {name!r}, {suggestion(name, list(given))}")]
-        for name in tuning
-        if name not in given
-    }

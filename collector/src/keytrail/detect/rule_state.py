@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sized
 from itertools import islice
 from typing import Final
 
-from keytrail.detect.program import RuleCode
-from keytrail.detect.rule_check import CheckedRule
+from keytrail.detect.compiled import RuleCode, RunningRule
 from keytrail.detect.state import ITEM_CHARACTERS, Budget, Counter, Key, Sequencer, Suppressor, small
 from keytrail.domain.event import Event
 from keytrail.domain.finding import Finding, Snapshot
@@ -27,7 +26,7 @@ _COMMAND_LINE: Final = re.compile(r"(?:-[A-Za-z-]+ )*-[a-z]*c ")
 class RuleState:
     """The state of one rule."""
 
-    def __init__(self, rule: CheckedRule, code: RuleCode, budget: int) -> None:
+    def __init__(self, rule: RunningRule, code: RuleCode, budget: int) -> None:
         spec = rule.rule.spec
         self.rule = rule
         self._code = code
@@ -35,11 +34,11 @@ class RuleState:
         self._suppressor = Suppressor(duration_ns(spec.suppress.window)) if spec.suppress else None
         self._threshold = spec.threshold.count if spec.threshold else 0
         self._counter = Counter(self._threshold, duration_ns(spec.threshold.window)) if spec.threshold else None
-        self._sequencer = Sequencer(duration_ns(spec.sequence.within), len(rule.steps)) if spec.sequence else None
+        self._sequencer = Sequencer(duration_ns(spec.sequence.within), rule.steps) if spec.sequence else None
         self.newly_suppressed = False
         self.newly_over_budget = False
 
-    def take_over(self, rule: CheckedRule, code: RuleCode) -> None:
+    def take_over(self, rule: RunningRule, code: RuleCode) -> None:
         """Go on under a new version of the manifest that decides the same."""
         self.rule, self._code = rule, code
 
@@ -66,7 +65,7 @@ class RuleState:
     def _counted(self, counter: Counter, event: Event, now_ns: int) -> int | None:
         """The threshold's count when it is reached now, None while it is not."""
         key = small(self._code.count_key(event))
-        if self.rule.distinct is None:
+        if not self.rule.distinct:
             reached = counter.reaches(key, now_ns)
         else:
             reached = counter.reaches_distinct(key, small(self._code.distinct(event), ITEM_CHARACTERS), now_ns)

@@ -6,16 +6,16 @@ lambda, where an assignment would be lost, they are read again. All text of a ru
 a named constant: no part of a rule becomes code by itself. Which function the expression stands in is `program`'s.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from keytrail.detect import environment, functions
+from keytrail.detect import environment
 from keytrail.detect.analysis import SEARCHING, Analysis, Macro, operands
+from keytrail.detect.compiled import KNOWN, Constant
 from keytrail.detect.conditions import Condition
 from keytrail.detect.environment import Field, Variable
 from keytrail.detect.folding import Folding
-from keytrail.detect.patterns import PREPARED, remembered
 from keytrail.detect.price import price
 from keytrail.domain.event import EventKind
 
@@ -51,29 +51,20 @@ _SHAPES: Final = {
     "string_lower_ascii": "lower_ascii({0})",
 }
 
-GLOBALS: Final[dict[str, Any]] = {
-    name: getattr(functions, name)
-    for name in (
-        *("checked", "divide", "modulus", "divide_doubles", "item", "entry", "lower_ascii"),
-        *("both", "either", "every", "some", "basename", "dirname", "entropy", "CelError"),
-    )
-}
-"""What translated expressions call."""
-
 
 @dataclass(slots=True)
 class Symbols:
     """What the expressions of one generated module share."""
 
-    constants: dict[str, Any] = field(default_factory=dict)
-    _names: dict[tuple[str, Any], str] = field(default_factory=dict)
+    constants: dict[str, Constant] = field(default_factory=dict)
+    _names: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def constant(self, sort: str, value: Any, made: Callable[[], Any]) -> str:
-        """Name of a constant, made once."""
+    def constant(self, sort: str, value: Any) -> str:
+        """Name of a constant; `value` is what it is made of, once, when the code is loaded."""
         key = (sort, repr(value))
         if key not in self._names:
             self._names[key] = f"{sort}_{len(self._names)}"
-            self.constants[self._names[key]] = made()
+            self.constants[self._names[key]] = sort, value
         return self._names[key]
 
 
@@ -166,7 +157,7 @@ class Translator:
             return scope[name]
         if name.startswith("params."):
             value = self._condition.constants[name.removeprefix("params.")]
-            return self._symbols.constant("list", value, lambda: value) if isinstance(value, tuple) else _literal(value)
+            return self._symbols.constant("list", value) if isinstance(value, tuple) else _literal(value)
         found = environment.variable(name)
         assert found is not None  # noqa: S101 - analysis refused every other name
         return self._object(found, nested=nested)
@@ -249,7 +240,7 @@ class Translator:
         values = self._known_list(node, scope)
         if values is None or any(type(value) not in {str, int, bool} for value in values):
             return ""
-        return self._symbols.constant("set", values, lambda: frozenset(values))
+        return self._symbols.constant("set", values)
 
     def _known_list(self, node: Any, scope: dict[str, str]) -> tuple[Any, ...] | None:
         which = node.WhichOneof("which")
@@ -266,14 +257,14 @@ class Translator:
         if known is not None:
             return f"{self._prepared(function, known, parts[0])}({text})"
         # The item of a macro over a known list: every value was tried when the rule was loaded, and is remembered.
-        prepare = self._symbols.constant("prepare", function, lambda: PREPARED[function])
+        prepare = self._symbols.constant("prepare", function)
         return f"{prepare}({self._code(parts[1], scope, nested=nested)})({text})"
 
     def _prepared(self, function: str, known: Any, text: Any) -> str:
         """Name of a prepared test; one that remembers, for texts that come again and may be kept."""
         if function in {"in_cidrs", "cidr"} or not (self._remembers and self._keeps(text)):
-            return self._symbols.constant(function, known, lambda: PREPARED[function](known))
-        return self._symbols.constant(f"known_{function}", known, lambda: remembered(PREPARED[function](known)))
+            return self._symbols.constant(function, known)
+        return self._symbols.constant(f"{KNOWN}{function}", known)
 
     def _keeps(self, node: Any) -> bool:
         if node.WhichOneof("which") != "select":
@@ -318,7 +309,7 @@ class Translator:
         function = SEARCHING.get(overload, "in_cidrs")
         text, *patterns = operands(test)
         if overload in _ENDS and patterns[0].ident.name == macro.variable and self._plain(text):
-            listed = self._symbols.constant("list", values, lambda: values)
+            listed = self._symbols.constant("list", values)
             return f"{self._code(text, scope, nested=nested)}.{_ENDS[overload]}({listed})"
         if function == "in_cidrs" or patterns[0].ident.name != macro.variable or not self._plain(text):
             return ""

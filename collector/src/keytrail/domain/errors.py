@@ -62,6 +62,10 @@ class ManifestError(UsageError):
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
+    def __reduce__(self) -> tuple[type["ManifestError"], tuple[list[Problem]]]:
+        """Made of its problems again in another process, not of its text."""
+        return type(self), (self.problems,)
+
 
 class SourceError(KeytrailError):
     """Events cannot be had from where they were asked for."""
