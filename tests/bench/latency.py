@@ -73,11 +73,11 @@ def decide(path: Path, gather_ms: int) -> None:
         if change.state is State.AWAY:
             source.close()
 
-    source = GrpcSource(Address(path=path), on_transition=on_transition)
+    source = GrpcSource(Address(path=path), gather_seconds=gather_ms / 1000, on_transition=on_transition)
     accounting = Accounting()
     decisions = _Decisions(accounting)
     outputs = Outputs(findings=(decisions,))
-    Collector(Settings(gather_ms=gather_ms), source, outputs, accounting, live=True).run_live(threading.Event())
+    Collector(Settings(), source, outputs, accounting, live=True).run_live(threading.Event())
     summary = accounting.summary()
     say(
         decided=list(decisions.decided),

@@ -6,6 +6,7 @@ from keytrail.domain.agent import AgentFacts
 from keytrail.inbox import Inbox
 from keytrail.observe.accounting import Accounting
 from keytrail.source.base import Batch
+from support.processes import wait_until
 
 
 def batch(*messages: bytes, agent: AgentFacts | None = None) -> Batch:
@@ -58,6 +59,28 @@ def test_waiting_taker_is_woken_by_a_message_and_by_the_end() -> None:
     taker.join(60)
     assert not taker.is_alive()
     assert taken == [b"x"]
+
+
+def test_nothing_that_several_put_is_left_asleep() -> None:
+    """Whoever puts wakes the taker: of what four threads put at once, all comes, each one's in its order."""
+    inbox = Inbox(Accounting())
+    taken: list[bytes] = []
+    taker = threading.Thread(target=lambda: taken.extend(message for found in inbox for message in found.messages))
+    taker.start()
+    putters = [
+        threading.Thread(target=lambda name=name: [inbox.put(batch(b"%c%d" % (name, at))) for at in range(1000)])
+        for name in b"abcd"
+    ]
+    for putter in putters:
+        putter.start()
+    for putter in putters:
+        putter.join(60)
+    assert wait_until(lambda: len(taken) == 4000)
+    for name in b"abcd":
+        assert [one for one in taken if one[0] == name] == [b"%c%d" % (name, at) for at in range(1000)]
+    inbox.close()
+    taker.join(60)
+    assert not taker.is_alive()
 
 
 def test_what_waits_when_it_is_given_up_is_counted() -> None:

@@ -103,7 +103,7 @@ class Collector:
             watch=guard,
             peers=peers,
         )
-        self.inbox = Inbox(accounting, settings.queue_capacity, gather_seconds=settings.gather_ms / 1000)
+        self.inbox = Inbox(accounting, settings.queue_capacity)
         self._failure: BaseException | None = None
         self._boot_id = _boot_id(settings.proc_root) if live and settings.state_dir is not None else ""
 

@@ -5,7 +5,6 @@ does not fit here is dropped here, where it can be counted.
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -24,28 +23,28 @@ _TAKEN_AT_ONCE = 512
 class Inbox:
     """Batches in, merged batches out. `put` never blocks; iterating blocks until a batch is there or the end came.
 
-    `gather_seconds` is how long the deciding thread lets messages gather once one is there: a wake-up for each message
-    costs more than the message, as both threads want the interpreter at the same moment.
+    Many may put, one iterates.
     """
 
-    def __init__(
-        self, accounting: Accounting, capacity: int = DEFAULT_CAPACITY, *, gather_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, accounting: Accounting, capacity: int = DEFAULT_CAPACITY) -> None:
         self._accounting = accounting
         self._capacity = capacity
-        self._gather_seconds = gather_seconds
-        self._waiting = False
         self._batches: deque[Batch] = deque()
         self._events = 0
         self._bytes = 0
         self._closed = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # A lock as a bell: who waits acquires it, who has something releases it. A Condition makes a lock and a dozen
+        # Python calls of each wake-up.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._waiting = False
 
     def put(self, batch: Batch) -> None:
         """Append a batch, or drop and count its messages when there is no room for them or the end has come."""
         messages = batch.messages
         size = len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
-        with self._changed:
+        with self._lock:
             if self._closed:  # the reader had it in hand when it was told to end
                 self._lose(batch)
                 return
@@ -57,8 +56,7 @@ class Inbox:
             self._batches.append(batch)
             self._events += len(batch.messages)
             self._bytes += size
-            if self._waiting:
-                self._changed.notify()
+            self._ring()
 
     def _fitting(self, messages: Sequence[bytes]) -> Sequence[bytes]:
         room, count = _MAX_BYTES - self._bytes, 0
@@ -71,14 +69,14 @@ class Inbox:
 
     def close(self) -> None:
         """Take no more batches; the iterator ends after those that are there."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._ring()
 
     def give_up(self) -> None:
         """Close, and count what waits as lost by the shutdown: nobody will take it."""
         self.close()
-        with self._changed:
+        with self._lock:
             for batch in self._batches:
                 self._lose(batch)
             self._batches.clear()
@@ -100,21 +98,21 @@ class Inbox:
     def __iter__(self) -> Iterator[Batch]:
         """Take everything, in order; single messages come merged."""
         while True:
-            with self._changed:
-                while not self._batches:
-                    if self._closed:
-                        return
-                    self._waiting = True
-                    self._changed.wait()
-                    self._waiting = False
-                few = self._events < _TAKEN_AT_ONCE and not self._closed
-            if few and self._gather_seconds:
-                time.sleep(self._gather_seconds)
-            with self._changed:
-                if not self._batches:  # given up meanwhile
-                    continue
-                batch = self._take()
-            yield batch
+            with self._lock:
+                batch = self._take() if self._batches else None
+                if batch is None and self._closed:
+                    return
+                self._waiting = batch is None
+            if batch is None:
+                self._bell.acquire()
+            else:
+                yield batch
+
+    def _ring(self) -> None:
+        """Wake whoever waits; once, since the bell is no counter. With the lock held."""
+        if self._waiting:
+            self._waiting = False
+            self._bell.release()
 
     def _take(self) -> Batch:
         first = self._batches.popleft()

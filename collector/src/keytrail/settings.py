@@ -136,13 +136,16 @@ class Settings:
     gather_ms: Annotated[
         int,
         Doc(
-            "How long events gather before they are decided on together. 0: each at once, at several times the CPU.",
-            2,
+            "How long events gather in the agent's socket after it brought few, to be read and decided on together: "
+            "most of what a quiet stream costs is waking up. The first after a silence never waits. "
+            "0: each at once, at more CPU.",
+            5,
             unit="milliseconds",
             minimum=0,
-            maximum=1000,
+            # At an agent's best, 76,000 events a second, its queue of 10,000 holds what comes in 130 ms.
+            maximum=100,
         ),
-    ] = 2
+    ] = 5
     process_capacity: Annotated[
         int, _amount("How many processes are remembered. Beyond, evictions are counted.", 32768, "processes")
     ] = 32768

@@ -52,6 +52,7 @@ def open_stream(
         filters=wanted,
         tls=agent_tls(settings),
         reader=settings.reader.value,
+        gather_seconds=settings.gather_ms / 1000,
         on_transition=tell,
     )
 

@@ -83,6 +83,7 @@ class GrpcSource:
         filters: EventFilter = _EVERYTHING,
         tls: TlsOptions | None = None,
         reader: ReaderName = "auto",
+        gather_seconds: float = 0.0,
         on_transition: Callable[[Transition], None] = _nobody_listens,
         backoff: Backoff = Backoff(),
         dump_limit: int = DUMP_LIMIT,
@@ -93,6 +94,7 @@ class GrpcSource:
 
         `reader` is who reads the stream: our own `http2`, or `grpcio`, which alone speaks TLS. `auto` begins with our
         own where it can, and goes over to grpcio for good when something comes that it does not understand.
+        `gather_seconds` is `Http2Stream`'s; grpcio, which wakes for every message by itself, has nothing to gather.
         """
         self.transitions: Counter[tuple[State, Reason]] = Counter()
         self._address = address
@@ -103,6 +105,7 @@ class GrpcSource:
         own = reader != "grpcio" and tls is None and len(self._request) <= REQUEST_LIMIT
         self.reader: ReaderName = "http2" if own else "grpcio"
         """Who reads the next connection."""
+        self._gather_seconds = gather_seconds
         self._may_change = reader == "auto"
         self._on_transition = on_transition
         self._backoff = backoff
@@ -165,7 +168,9 @@ class GrpcSource:
 
     def _connection_on(self, channel: grpc.Channel) -> Connection:
         if self.reader == "http2":
-            stream: EventStream = Http2Stream(self._address, self._request, now_ns=self._now_ns)
+            stream: EventStream = Http2Stream(
+                self._address, self._request, gather_seconds=self._gather_seconds, now_ns=self._now_ns
+            )
             return Connection(channel, stream, shared=False)
         stream = GrpcioStream(channel, self._request, now_ns=self._now_ns)
         return Connection(channel, stream, shared=True)

@@ -25,6 +25,8 @@ from keytrail.source.status import Reason, StreamError, reason_for
 
 _CHUNK = 256 * 1024
 """More than a unix socket holds: its buffer is the sender's, 208 KiB by Linux's default."""
+_PLENTY = 64 * 1024
+"""Bytes. A `recv` that brought as many is followed by the next at once: who is behind does not wait for more."""
 _CONNECT_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 10.0
 """Until the server has answered the PING behind our call."""
@@ -49,18 +51,31 @@ class Http2Stream:
         address: Address,
         request: bytes,
         *,
+        gather_seconds: float = 0.0,
         now_ns: Callable[[], int] = time.time_ns,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`request` has at most `http2_request.REQUEST_LIMIT` bytes."""
+        """`request` has at most `http2_request.REQUEST_LIMIT` bytes.
+
+        `gather_seconds` is how long the socket is left to fill after it brought little: the first event after silence
+        is handed over at once, those that follow it together, with one wake-up of everybody behind.
+        """
         self._address = address
         self._opening = opening(address.authority, f"/{SERVICE}/GetEvents", request)
+        self._gather_seconds = gather_seconds
         self._now_ns = now_ns
         self._clock = clock
         self._receiver = Receiver()
+        # One for all: to make one of this size and to cut it to what came is a system call or three and its page
+        # faults, three times the rest of a small `recv`.
+        self._buffer = memoryview(bytearray(_CHUNK))
         self._socket: socket.socket | None = None
         self._changing = threading.Lock()
         self._cancelled = False
+        # Held until `cancel`; waiting for it with a timeout is the one pause that another thread can end and that costs
+        # a single system call.
+        self._living = threading.Lock()
+        self._living.acquire()
         self._deadline = 0.0
         self._opened = threading.Event()
         self._failure: StreamError | None = None
@@ -85,20 +100,25 @@ class Http2Stream:
         """
         while not self._ended:
             messages: list[bytes] = []
+            size = 0
             try:
-                self._receive(messages, pause)
+                size = self._receive(messages, pause)
             except StreamError as error:
                 self._end(error)
             too_large = self._receiver.take_too_large()
             if messages or too_large or pause is not None:
                 yield Batch(messages, self._now_ns(), too_large=too_large)
+            if self._gather_seconds and size < _PLENTY and pause is None and not self._ended:
+                self._gather()
         if self._failure is not None:
             raise self._failure
 
     def cancel(self) -> None:
         """End it, from any thread."""
         with self._changing:
-            self._cancelled = True
+            if not self._cancelled:
+                self._cancelled = True
+                self._living.release()
             if self._socket is not None:
                 with contextlib.suppress(OSError):  # not connected, or not any more
                     self._socket.shutdown(socket.SHUT_RDWR)
@@ -116,21 +136,27 @@ class Http2Stream:
         self._ended = True
         self._opened.set()
 
-    def _receive(self, messages: list[bytes], pause: float | None) -> None:
+    def _gather(self) -> None:
+        """Let events gather in the socket, and then in the agent's queue, while nobody is woken for each of them."""
+        if self._living.acquire(timeout=self._gather_seconds):
+            self._living.release()
+
+    def _receive(self, messages: list[bytes], pause: float | None) -> int:
+        """Wait for what comes next and append its messages; return how many bytes came, 0 when none did in time."""
         connection = self._socket or self._connect()
         opened = self._opened.is_set()
         wanted = pause if opened else min(pause or _HANDSHAKE_SECONDS, _HANDSHAKE_SECONDS)
         if connection.gettimeout() != wanted:
             connection.settimeout(wanted)
         try:
-            chunk = connection.recv(_CHUNK)
+            size = connection.recv_into(self._buffer)
         except TimeoutError:
             self._check_handshake()
-            return
+            return 0
         except OSError as error:
             raise self._broken(str(error)) from None
         try:
-            self._receiver.receive(chunk, messages)
+            self._receiver.receive(self._buffer[:size], messages)
         except Http2Error as error:
             raise StreamError(Reason.PROTOCOL if self._receiver.greeted else Reason.NOT_GRPC, str(error)) from None
         if self._receiver.to_send:
@@ -138,7 +164,8 @@ class Http2Stream:
             self._receiver.to_send.clear()
         if not opened:
             self._check_handshake()
-        self._check_end(chunk)
+        self._check_end(size)
+        return size
 
     def _check_handshake(self) -> None:
         if self._receiver.opened:
@@ -146,13 +173,13 @@ class Http2Stream:
         elif self._clock() > self._deadline:
             raise StreamError(Reason.NO_ANSWER, f"no answer within {_HANDSHAKE_SECONDS:.0f} s")
 
-    def _check_end(self, chunk: bytes) -> None:
+    def _check_end(self, size: int) -> None:
         status = self._receiver.status
         if status is not None:
             if status.code is not grpc.StatusCode.OK:
                 raise StreamError(reason_for(*status), status.text)
             self._end(None)
-        elif not chunk:
+        elif not size:
             raise self._broken("the connection was closed")
 
     def _broken(self, text: str) -> StreamError:
