@@ -1,49 +1,30 @@
 """Our own HTTP/2 reader without a socket: every kind of frame, every cut, and whatever else may come."""
 
-import random
 import struct
 import tracemalloc
-from collections.abc import Iterator
 
 import grpc
 import pytest
-from hpack import Encoder
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from keytrail.source import http2_frames as h2
 from keytrail.source.http2_answer import HEADERS_LIMIT
 from keytrail.source.http2_frames import Http2Error, frame
 from keytrail.source.http2_receiver import Receiver
 from keytrail.source.http2_request import OUR_PING, WINDOW, opening
+from source.http2_bytes import (
+    BODY,
+    ENDS,
+    HEAD,
+    HELLO,
+    LIMIT,
+    chopped,
+    data,
+    frame_starts,
+    headers,
+    message,
+    trailers,
+)
 from support.recordings import messages
-
-LIMIT = 50_000
-HELLO = h2.settings({3: 100, 5: 2**20, 0xABCD: 7})
-
-
-def headers(*pairs: tuple[str, str]) -> bytes:
-    """Write a header block, not remembering anything: blocks of a test may come in any order."""
-    return b"".join(Encoder().encode([pair], huffman=False) for pair in pairs)
-
-
-HEAD = frame(h2.HEADERS, h2.END_HEADERS, 1, headers((":status", "200"), ("content-type", "application/grpc+proto")))
-ENDS = h2.END_HEADERS | h2.END_STREAM
-
-
-def trailers(status: str = "0", text: str = "") -> bytes:
-    """Write the end of a call."""
-    return frame(h2.HEADERS, ENDS, 1, headers(("grpc-status", status), ("grpc-message", text)))
-
-
-def message(content: bytes) -> bytes:
-    """Write gRPC's prefix before a message."""
-    return struct.pack(">BI", 0, len(content)) + content
-
-
-def data(payload: bytes, size: int = h2.FRAME_LIMIT) -> bytes:
-    """Cut a payload into DATA frames."""
-    return b"".join(frame(h2.DATA, 0, 1, payload[at : at + size]) for at in range(0, len(payload), size))
 
 
 def fed(*chunks: bytes) -> tuple[Receiver, list[bytes]]:
@@ -53,11 +34,6 @@ def fed(*chunks: bytes) -> tuple[Receiver, list[bytes]]:
     for chunk in chunks:
         receiver.receive(chunk, found)
     return receiver, found
-
-
-def chopped(whole: bytes, size: int) -> Iterator[bytes]:
-    """Cut bytes into chunks."""
-    return (whole[at : at + size] for at in range(0, len(whole), size))
 
 
 def test_the_opening_says_everything() -> None:
@@ -138,14 +114,6 @@ def test_the_windows_are_kept_open() -> None:
     assert receiver.take_too_large() == 20
 
 
-def frame_starts(piece: bytes) -> Iterator[int]:
-    """Where the frames of some whole ones begin."""
-    position = 0
-    while position < len(piece):
-        yield position
-        position += 9 + h2.read_header(piece, position)[0]
-
-
 def test_a_message_over_the_limit_is_skipped_without_being_held() -> None:
     """A huge message is counted, the next one arrives, and memory stays far below its size."""
     chunk = data(bytes(h2.FRAME_LIMIT * 4))
@@ -201,7 +169,6 @@ def test_a_proxys_status_is_translated(status: str, code: grpc.StatusCode) -> No
     assert receiver.status == (code, f"HTTP status {status}")
 
 
-BODY = HELLO + HEAD
 WRONG = {
     "HTTP/1": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "text": b"220 mail ESMTP",
@@ -264,75 +231,3 @@ def test_messages_before_a_fault_are_not_lost() -> None:
     with pytest.raises(Http2Error):
         receiver.receive(BODY + data(message(b"whole")) + frame(h2.PING, 0, 0, b""), found)
     assert found == [b"whole"]
-
-
-VALID = (
-    BODY
-    + frame(h2.PING, 0, 0, bytes(8))
-    + b"".join(data(message(bytes([size % 256]) * size), 900) for size in (0, 5, 300, 2_000))
-    + b"".join(data(message(one)) for one in (b"", b"abc", bytes(1_000)))
-    + frame(h2.DATA, h2.PADDED, 1, b"\x02" + message(b"padded") + bytes(2))
-    + h2.window_update(0, 5)
-    + trailers("13", "internal")
-)
-
-
-def outcome(whole: bytes, size: int) -> tuple[list[bytes], object, int]:
-    """What becomes of a stream: its messages, its end or error, and what was skipped."""
-    receiver = Receiver(LIMIT)
-    found: list[bytes] = []
-    end: object = None
-    for chunk in chopped(whole, size):
-        receiver.to_send.clear()
-        try:
-            receiver.receive(chunk, found)
-        except Http2Error as error:
-            end = str(error)
-            break
-        assert len(receiver._rest) < h2.FRAME_LIMIT + 9
-        assert len(receiver._cutter._body) <= LIMIT
-        assert len(receiver._block or b"") <= HEADERS_LIMIT
-        assert len(receiver.to_send) <= 2 * size + 60
-    return found, end or receiver.status, receiver.take_too_large()
-
-
-@given(st.binary(max_size=300), st.booleans(), st.integers(1, 40))
-@settings(max_examples=100)
-def test_random_bytes_raise_nothing_but_the_declared_error(noise: bytes, begun: bool, size: int) -> None:
-    """Noise, at the start or in the middle of a stream, is refused or waited upon, the same however it is cut."""
-    whole = (BODY if begun else b"") + noise
-    assert outcome(whole, size) == outcome(whole, 100_000)
-
-
-@given(st.lists(st.tuples(st.integers(0, len(VALID) - 1), st.integers(0, 255)), max_size=6), st.integers(1, 3_000))
-@settings(max_examples=100)
-def test_mutated_streams_raise_nothing_but_the_declared_error(changes: list[tuple[int, int]], size: int) -> None:
-    """A valid stream with some bytes changed ends in messages or the declared error, the same however it is cut."""
-    mutated = bytearray(VALID)
-    for position, value in changes:
-        mutated[position] = value
-    assert outcome(bytes(mutated), size) == outcome(bytes(mutated), 100_000)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_ten_million_frames_raise_nothing_but_the_declared_error() -> None:
-    """Frames of random kinds, flags, streams and payloads, ten million of them, with the same bounds of memory."""
-    rng, frames = random.Random(9), 0  # noqa: S311 - reproducible
-    pieces = [VALID[at : at + 9 + h2.read_header(VALID, at)[0]] for at in frame_starts(VALID)]
-    while frames < 10_000_000:
-        stream = bytearray(BODY)
-        for _ in range(50):
-            if rng.random() < 0.9:
-                stream += rng.choice(pieces[2:-1])
-            else:
-                kind, flags, number = (
-                    rng.randrange(12),
-                    rng.choice((0, 1, 4, 5, 8, 0x20, 255)),
-                    rng.choice((0, 1, 1, 3)),
-                )
-                stream += frame(kind, flags, number, rng.randbytes(rng.choice((0, 4, 5, 8, 30))))
-        frames += 50
-        if rng.random() < 0.3:
-            stream[rng.randrange(len(stream))] = rng.randrange(256)
-        outcome(bytes(stream), rng.choice((100, 1_000, 100_000)))
