@@ -1,7 +1,9 @@
 """The commands that talk to a running agent: policies, doctor, record, watch."""
 
 import json
+import re
 import shlex
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from keytrail.commands import doctor
+from keytrail.diagnosis import Observed, diagnose
 from keytrail.source.recording import RecordingWriter, read_recording
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
 from keytrail.testing.otlp_sink import OtlpSink
-from support.commands import keytrail
+from support.commands import Ran, keytrail
 from support.processes import CollectorProcess, wait_until
 from support.recordings import folder, messages
 
@@ -144,6 +147,44 @@ def test_doctor_without_an_agent_is_critical(address: str) -> None:
     ran = keytrail("doctor", "--agent", address)
     assert ran.code == 1
     assert "systemctl start tetragon" in ran.out
+
+
+@pytest.mark.usefixtures("agent")
+def test_doctor_wants_the_backend_that_was_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that somebody named and that does not answer is critical; none is asked where records go elsewhere."""
+
+    def backend() -> dict[str, str]:
+        return {check["name"]: check for check in _checks(keytrail("doctor", "--agent", address, "--json"))}["backend"]
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    assert backend()["verdict"] == "critical"
+    assert "collector.otlp.endpoint" in str(backend()["mend"])
+    monkeypatch.setenv("KEYTRAIL_OUTPUT", "findings")
+    assert (backend()["verdict"], backend()["found"]) == ("ok", "none is asked: output is findings")
+
+
+def _checks(ran: Ran) -> list[dict[str, str]]:
+    return [json.loads(line) for line in ran.out.splitlines()]
+
+
+def test_doctor_in_a_cluster(address: str, tmp_path: Path) -> None:
+    """Told to ask the API server, the doctor says critical when nobody is there."""
+    (tmp_path / "kubeconfig").write_text(
+        "apiVersion: v1\nkind: Config\nclusters: [{name: a, cluster: {server: 'https://127.0.0.1:1'}}]\n"
+        "users: [{name: a, user: {}}]\ncontexts: [{name: a, context: {cluster: a, user: a}}]\ncurrent-context: a\n"
+    )
+    (tmp_path / "settings.yaml").write_text(f"kubernetes: always\nkubeconfig: {tmp_path}/kubeconfig\n")
+    ran = keytrail("doctor", "--agent", address, "--settings", tmp_path / "settings.yaml")
+    assert re.search("(?m)^critical +cluster: the API server at https://127.0.0.1:1 cannot be reached", ran.out)
+
+
+def test_the_groups_of_a_process_are_rights() -> None:
+    """In group 0, as the chart runs it, the socket may be opened by any user; else not."""
+    for groups, verdict in (((0,), "ok"), ((1000,), "note")):
+        checks = {check.name: check for check in diagnose(Observed("unix:///t.sock", uid=65532, groups=groups))}
+        assert checks["rights"].verdict == verdict
 
 
 def test_record_writes_what_replay_reads(agent: FakeTetragon, address: str, tmp_path: Path) -> None:

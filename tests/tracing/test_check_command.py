@@ -1,19 +1,16 @@
 """`keytrail policies check`: its lines and its exit codes."""
 
-import argparse
 from pathlib import Path
 
 import pytest
 
+from keytrail.cli import main
 from keytrail.tracing import sensors
-from keytrail.tracing.cli import add_check_arguments, run_check
 
 
 def run(*argv: str | Path) -> int:
     """The command with these arguments."""
-    parser = argparse.ArgumentParser()
-    add_check_arguments(parser)
-    return run_check(parser.parse_args([str(word) for word in argv]))
+    return main(["policies", "check", *map(str, argv)])
 
 
 def test_shipped_library_passes(capsys: pytest.CaptureFixture[str]) -> None:

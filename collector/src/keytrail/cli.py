@@ -10,23 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from keytrail import __version__
-from keytrail.commands import (
-    collect,
-    config,
-    demo,
-    doctor,
-    fakes,
-    identities,
-    nodes,
-    policies,
-    record,
-    replay,
-    rules,
-    spool,
-    status,
-    watch,
-)
-from keytrail.commands.terminal import printable
+from keytrail.commands.terminal import flush, have_streams, printable
 from keytrail.domain.errors import KeytrailError
 
 _DESCRIPTION = "Which machine identity did which process use, where to, and was that expected?"
@@ -41,6 +25,24 @@ examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, without importing what the commands need to run."""
+    # In here, so that Ctrl-C finds `main` ready for it nearly from the start of the process.
+    from keytrail.commands import (
+        collect,
+        config,
+        demo,
+        doctor,
+        fakes,
+        identities,
+        nodes,
+        policies,
+        record,
+        replay,
+        rules,
+        spool,
+        status,
+        watch,
+    )
+
     parser = argparse.ArgumentParser(
         prog="keytrail",
         description=_DESCRIPTION,
@@ -73,9 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     # gRPC's C core writes lines of its own to standard error, in no form that a log reader knows.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    args = build_parser().parse_args(argv)
+    have_streams()
     try:
-        return int(args.run(args))
+        args = build_parser().parse_args(argv)
+        code = int(args.run(args))
+        flush()
     except KeytrailError as error:
         print(f"keytrail: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
         return error.exit_code
@@ -88,3 +92,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         frames = "".join(traceback.format_tb(error.__traceback__))
         print(f"keytrail: internal error, {type(error).__name__} at\n{frames}", file=sys.stderr)  # noqa: T201 - as above
         return 1
+    return code

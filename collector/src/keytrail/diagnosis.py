@@ -57,9 +57,15 @@ class Observed:
     policies: Sequence[tuple[str, str, str]] | None = None
     """Name, state, error."""
     uid: int = 0
+    groups: Sequence[int] = ()
+    cluster: str = ""
+    """What the API server was asked for and gave; empty outside of a cluster."""
+    cluster_error: str = ""
     backend: str = ""
-    """What the backend answered; empty when none is configured."""
+    """What the backend answered, or why none was asked."""
     backend_error: str = ""
+    backend_named: bool = False
+    """Whether somebody said where the backend is: then records are meant to get there."""
 
 
 def diagnose(seen: Observed) -> list[Check]:
@@ -67,6 +73,8 @@ def diagnose(seen: Observed) -> list[Check]:
     checks = [_agent(seen), _rights(seen)]
     if not seen.error:
         checks += [_version(seen), *_flags(seen), _policies(seen)]
+    if seen.cluster or seen.cluster_error:
+        checks.append(_cluster(seen))
     checks.append(_backend(seen))
     return checks
 
@@ -117,6 +125,9 @@ def _rights(seen: Observed) -> Check:
         return Check(
             "rights", Verdict.OK, "runs as root: may open the agent's socket, and read /proc with --proc-fallback"
         )
+    if 0 in seen.groups:
+        found = f"runs as user {seen.uid} in group 0: may open the agent's socket; --proc-fallback wants root"
+        return Check("rights", Verdict.OK, found)
     found = f"runs as user {seen.uid}: the agent's socket wants root or group 0, --proc-fallback wants root"
     return Check("rights", Verdict.NOTE, found)
 
@@ -209,12 +220,21 @@ def _policies(seen: Observed) -> Check:
     return Check("policies", Verdict.OK, ", ".join(f"{name} {state}" for name, state, _ in seen.policies))
 
 
+def _cluster(seen: Observed) -> Check:
+    if not seen.cluster_error:
+        return Check("cluster", Verdict.OK, seen.cluster)
+    mend = (("kubectl", "kubectl get clusterrole,clusterrolebinding --selector=app.kubernetes.io/part-of=keytrail"),)
+    return Check("cluster", Verdict.CRITICAL, seen.cluster_error, mend)
+
+
 def _backend(seen: Observed) -> Check:
-    if seen.backend_error:
-        return Check(
-            "backend",
-            Verdict.WARNING,
-            seen.backend_error,
-            (("here", "export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317"),),
+    if not seen.backend_error:
+        return Check("backend", Verdict.OK, seen.backend)
+    if seen.backend_named:
+        mend: Lines = (
+            ("here", "OTEL_EXPORTER_OTLP_ENDPOINT is to name a receiver of OTLP logs that answers"),
+            ("kubectl", "helm upgrade keytrail ... --reuse-values --set collector.otlp.endpoint=http://HOST:4317"),
         )
-    return Check("backend", Verdict.OK, seen.backend)
+        return Check("backend", Verdict.CRITICAL, seen.backend_error, mend)
+    mend = (("here", "export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317"),)
+    return Check("backend", Verdict.WARNING, seen.backend_error, mend)

@@ -56,6 +56,8 @@ def run(settings: OperatorSettings, environ: Mapping[str, str]) -> int:
     logging.getLogger("keytrail_operator").setLevel(settings.log_level.upper())
     # kopf tells of every try of every watch while the API server is away; the worker's own lists tell of that once.
     logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)
+    scanning = logging.getLogger("kopf._core.reactor.observation")
+    scanning.addFilter(lambda record: not str(record.msg).startswith("Request attempt"))
 
     # kopf asks for this user's name even with its peering off, and in an image nobody has any.
     os.environ.setdefault("LOGNAME", "keytrail")

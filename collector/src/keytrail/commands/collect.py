@@ -14,6 +14,7 @@ from keytrail.commands.options import (
     add_filters,
     add_otlp_records,
     add_settings_file,
+    check_summary,
     read_settings,
     write_summary,
 )
@@ -57,7 +58,8 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _in_cluster(settings: "Settings") -> bool:
+def in_cluster(settings: "Settings") -> bool:
+    """Whether the API server is to be asked."""
     from keytrail.choices import Choice
     from keytrail.kube.surroundings import in_pod
 
@@ -110,7 +112,7 @@ def _compose(
     from keytrail.source.agent import AgentClient
 
     wanted, stream = settings.event_filter(), StreamLog()
-    cluster = stack.enter_context(_cluster(settings)) if _in_cluster(settings) else None
+    cluster = stack.enter_context(_cluster(settings)) if in_cluster(settings) else None
     agent = stack.enter_context(AgentClient(agent_address(settings), agent_tls(settings), timeout=_LOOK_SECONDS))
     guard = LossGuard(
         inbox_dropped=lambda: accounting.events_dropped(DropReason.QUEUE_FULL),
@@ -153,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
     from keytrail.own_telemetry import OwnTelemetry
 
     settings = read_settings(args)
+    check_summary(args.summary)
     gate = set_up_logs(settings.log_level, settings.log_format)
     keep_memory_private()
     accounting = Accounting()

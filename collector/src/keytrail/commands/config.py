@@ -2,11 +2,14 @@
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keytrail.commands.options import add_command, add_config, add_filters, add_settings_file
 from keytrail.commands.terminal import say
 from keytrail.domain.errors import SettingsError
+
+if TYPE_CHECKING:
+    from keytrail.settings import Settings
 
 
 def add(commands: Any) -> None:
@@ -35,10 +38,24 @@ def run(args: argparse.Namespace) -> int:
     from keytrail.settings_sources import show
 
     settings = read_settings(args)
+    check_addresses(settings)
     # The manifests belong to the settings: a wrong one is an error here.
     load_configuration(settings, Redactor().redact, live=False, findings=True)
     say(show(settings, os.environ, otlp_rows()).rstrip("\n"))
     return 0
+
+
+def check_addresses(settings: "Settings") -> None:
+    """Judge what a start parses only when it connects. Raises SettingsError."""
+    from keytrail.commands.live import agent_address
+    from keytrail.observe.address import parse_address
+
+    if settings.agent_address:
+        agent_address(settings)
+    try:
+        parse_address(settings.http_address)
+    except ValueError as error:
+        raise SettingsError(f"http_address {settings.http_address!r}: {error}") from None
 
 
 def otlp_rows() -> list[tuple[str, str, str]]:

@@ -56,14 +56,14 @@ def _demo(folder: Path, database: Path) -> int:
     from keytrail.observe.logs import set_up_logs
     from keytrail.records import Outputs
     from keytrail.settings_sources import load_settings
-    from keytrail.testing.otlp_sink import OtlpSink
+    from keytrail.testing.otlp_sink_cli import open_sink
 
     socket = f"unix://{folder}/tetragon.sock"
     say("Keytrail demo: a recorded Tetragon agent -> gRPC -> collector -> OTLP -> receiver, all in this process\n")
     set_up_logs("error", "text")
     accounting = Accounting()
     stop = threading.Event()
-    with OtlpSink(database, http=None) as sink:
+    with open_sink(database) as sink:
         settings = load_settings({"agent_address": socket, "otlp_records": list(OtlpRecords)}, {})
         otlp = Delivery(settings, accounting, {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.grpc_endpoint}, patient=False)
         shown = _Highlights(color=resolve_color("auto", sys.stdout, os.environ))

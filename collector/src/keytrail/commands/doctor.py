@@ -13,8 +13,10 @@ from keytrail.domain.errors import AgentError, SettingsError
 
 if TYPE_CHECKING:
     from keytrail.diagnosis import Observed
+    from keytrail.settings import Settings
 
 _ANSWER_SECONDS = 5.0
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT")
 
 
 def add(commands: Any) -> None:
@@ -53,8 +55,12 @@ def observe(args: argparse.Namespace) -> "Observed":
     from keytrail.source.agent import AgentClient
 
     settings = read_settings(args)
-    backend, backend_error = _backend()
-    rest: dict[str, Any] = {"uid": os.geteuid(), "backend": backend, "backend_error": backend_error}
+    rest: dict[str, Any] = {
+        "uid": os.geteuid(),
+        "groups": (os.getegid(), *os.getgroups()),
+        **_cluster(settings),
+        **_backend(settings),
+    }
     address = agent_address(settings)
     with AgentClient(address, agent_tls(settings), timeout=_ANSWER_SECONDS) as client:
         try:
@@ -69,20 +75,51 @@ def observe(args: argparse.Namespace) -> "Observed":
     return Observed(str(address), version=version, flags=flags, policies=policies, **rest)
 
 
-def _backend() -> tuple[str, str]:
+def _cluster(settings: "Settings") -> dict[str, str]:
+    """Ask the API server for the least of all that a collector lists."""
+    from keytrail.commands.cluster_access import own
+    from keytrail.commands.collect import in_cluster
+    from keytrail.domain.crds import KINDS
+    from keytrail.domain.errors import KubeError
+    from keytrail.kube.api import Api
+    from keytrail.kube.places import PODS
+
+    if not in_cluster(settings):
+        return {}
+    lists = [own(kind.name) for kind in KINDS if kind.name != "CollectorStatus"]  # of those it writes its node's
+    try:
+        api = Api.open(settings.kubeconfig, settings.kubeconfig_context, os.environ)
+    except SettingsError as error:
+        return {"cluster_error": str(error)}
+    try:
+        for at in (PODS.at(), *lists):
+            api.get(at, limit="1")
+    except KubeError as error:
+        return {"cluster_error": str(error)}
+    finally:
+        api.close()
+    return {"cluster": f"{api.url} lists pods and Keytrail's objects"}
+
+
+def _backend(settings: "Settings") -> dict[str, Any]:
     """Send an empty request, which every OTLP receiver accepts: what it answered, or what is wrong."""
+    from keytrail.choices import Output
     from keytrail.export.otlp_settings import otlp_settings
     from keytrail.export.otlp_transport import Accepted, open_transport
 
+    if Output.OTLP not in settings.output:
+        return {"backend": f"none is asked: output is {', '.join(settings.output)}"}
+    named = any(os.environ.get(name) for name in _ENDPOINTS)
     try:
-        settings = otlp_settings(os.environ)
+        otlp = otlp_settings(os.environ)
     except SettingsError as error:
-        return "", str(error)
-    transport = open_transport(settings)
+        return {"backend_error": str(error), "backend_named": named}
+    transport = open_transport(otlp)
     try:
         answer = transport.send(b"", _ANSWER_SECONDS)
     finally:
         transport.close()
     if isinstance(answer, Accepted):
-        return f"{settings.endpoint} accepts OTLP logs ({settings.protocol})", ""
-    return "", f"{settings.endpoint}: {getattr(answer, 'error', '') or type(answer).__name__}"
+        return {"backend": f"{otlp.endpoint} accepts OTLP logs ({otlp.protocol})"}
+    why = getattr(answer, "error", "") or type(answer).__name__
+    return {"backend_error": f"{otlp.endpoint}: {why}", "backend_named": named}

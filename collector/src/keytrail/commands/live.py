@@ -58,13 +58,15 @@ def open_stream(
 
 
 def _log_transition(transition: "Transition") -> None:
+    from keytrail.source.agent import ADVICE
+
     detail = f": {transition.detail}" if transition.detail else ""
     if transition.state.value == "connected":
         log.info("connected to the agent at %s%s", transition.address, detail)
     else:
-        log.warning(
-            "no events from the agent at %s (%s)%s; trying again", transition.address, transition.reason, detail
-        )
+        advice = f" ({ADVICE[transition.reason]})" if transition.reason in ADVICE else ""
+        where = transition.address
+        log.warning("no events from the agent at %s (%s)%s%s; trying again", where, transition.reason, detail, advice)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keytrail.domain.errors import SettingsError
 from keytrail.domain.event import EventKind
@@ -12,6 +14,8 @@ from keytrail.domain.event import EventKind
 if TYPE_CHECKING:
     from keytrail.observe.accounting import Accounting
     from keytrail.settings import Settings
+
+Number = TypeVar("Number", int, float)
 
 _FLAGS = {
     "agent_address", "agent_tls_ca", "agent_tls_cert", "agent_tls_key", "agent_tls_server_name", "config", "output",
@@ -31,6 +35,20 @@ def add_command(commands: Any, name: str, help_: str, example: str) -> argparse.
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def at_least(least: Number) -> Callable[[str], Number]:
+    """Read an option that is a number from `least` on, whole if that is."""
+
+    def read(text: str) -> Number:
+        with suppress(ValueError):
+            number = type(least)(text)
+            if least <= number < float("inf"):
+                return number
+        kind = "a whole number" if type(least) is int else "a number"
+        raise argparse.ArgumentTypeError(f"expected {kind} from {least} on, found {text!r}")
+
+    return read
 
 
 def add_settings_file(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +117,15 @@ def read_settings(args: argparse.Namespace) -> "Settings":
     given = {name: value for name, value in vars(args).items() if name in _FLAGS and value is not None}
     path = getattr(args, "settings", None) or os.environ.get("KEYTRAIL_SETTINGS")
     return load_settings(given, os.environ, Path(path) if path else None)
+
+
+def check_summary(path: str | None) -> None:
+    """Make the summary's file. Raises SettingsError now, and not at the end of all, when it cannot be written."""
+    if path is not None:
+        try:
+            Path(path).touch()
+        except OSError as error:
+            raise SettingsError(f"--summary {path}: {error.strerror}") from None
 
 
 def write_summary(path: str | None, accounting: "Accounting") -> None:

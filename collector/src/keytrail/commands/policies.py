@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from keytrail.commands.options import add_agent, add_command, add_settings_file, read_settings
+from keytrail.commands.options import add_agent, add_command, add_settings_file, at_least, read_settings
 from keytrail.commands.terminal import printable, say, table
 from keytrail.domain.errors import AgentError, UsageError
-from keytrail.tracing.cli import add_check_arguments, run_check
 
 
 def add(commands: Any) -> None:
@@ -23,7 +22,7 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     loading.add_argument("files", nargs="+", metavar="FILE", help="TracingPolicy manifests (YAML)")
     loading.add_argument(
-        "--wait", type=float, default=60.0, metavar="SECONDS", help="how long to wait for each (default: 60)"
+        "--wait", type=at_least(0.0), default=60.0, metavar="SECONDS", help="how long to wait for each (default: 60)"
     )
     deleting = add_command(actions, "delete", "unload policies", "keytrail policies delete tcp-connect")
     deleting.add_argument("names", nargs="+", metavar="NAME", help="names as `keytrail policies list` shows them")
@@ -32,12 +31,24 @@ def add(commands: Any) -> None:
         actions, "check", "say what an agent would refuse or ignore in manifests, without an agent",
         "keytrail policies check policies/tracing/*.yaml",
     )  # fmt: skip
-    add_check_arguments(checking)
+    checking.add_argument("files", nargs="+", metavar="FILE", help="TracingPolicy manifests (YAML or JSON)")
+    checking.add_argument(
+        "--observe-only",
+        action="store_true",
+        help="also refuse whatever changes what a process does (Sigkill, Override, enforcers, ...)",
+    )
     checking.set_defaults(run=run_check)
     for action, run in ((listing, run_list), (loading, run_load), (deleting, run_delete)):
         add_agent(action)
         add_settings_file(action)
         action.set_defaults(run=run)
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Judge manifests."""
+    from keytrail.tracing import cli
+
+    return cli.run_check(args)
 
 
 def run_list(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from keytrail.commands.options import add_agent, add_command, add_filters, add_settings_file, read_settings
+from keytrail.commands.options import add_agent, add_command, add_filters, add_settings_file, at_least, read_settings
 from keytrail.commands.terminal import printable, say
 
 
@@ -16,8 +16,8 @@ def add(commands: Any) -> None:
         "keytrail record incident.pb.zst --seconds 60",
     )  # fmt: skip
     parser.add_argument("file", metavar="FILE", help="where to: .pb, or .pb.zst for a compressed one")
-    parser.add_argument("--seconds", type=float, metavar="N", help="stop after N seconds (default: on Ctrl-C)")
-    parser.add_argument("--events", type=int, metavar="N", help="stop after N events")
+    parser.add_argument("--seconds", type=at_least(0.0), metavar="N", help="stop after N seconds (default: on Ctrl-C)")
+    parser.add_argument("--events", type=at_least(1), metavar="N", help="stop after N events")
     parser.add_argument("--with-secrets", action="store_true",
                         help="write the stream as it is: every variable of every process, values included")  # fmt: skip
     add_agent(parser)

@@ -12,6 +12,7 @@ from keytrail.commands.options import (
     add_filters,
     add_otlp_records,
     add_settings_file,
+    check_summary,
     read_settings,
     write_summary,
 )
@@ -61,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     args.output = args.output or ["json"]
     settings = read_settings(args)
+    check_summary(args.summary)
     set_up_logs(settings.log_level, settings.log_format)
     accounting = Accounting()
     outputs = open_outputs(settings, accounting, os.environ, by_time=True)
@@ -79,5 +81,15 @@ def _source(path: str, pace: float | None) -> Any:
 
     if path == "-":
         return StdinSource(sys.stdin.buffer)
-    shipped = SHIPPED / path
-    return RecordingSource(shipped if not Path(path).exists() and shipped.is_dir() else Path(path), pace=pace)
+    return RecordingSource(recording_at(path), pace=pace)
+
+
+def recording_at(path: str) -> Path:
+    """What a user means by a path: a file or folder, or the name of a shipped recording. Raises RecordingError."""
+    from keytrail.domain.errors import RecordingError
+
+    if Path(path).exists():
+        return Path(path)
+    if path in (shipped := sorted(one.name for one in SHIPPED.iterdir())):
+        return SHIPPED / path
+    raise RecordingError(f"{path}: there is no such file or folder, and of shipped recordings {' and '.join(shipped)}")

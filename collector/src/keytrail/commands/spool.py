@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from keytrail.commands.options import add_command, add_settings_file, read_settings
+from keytrail.commands.options import add_command, add_settings_file, at_least, read_settings
 from keytrail.commands.terminal import say, table
 from keytrail.domain.errors import KeytrailError, UsageError
 
@@ -33,7 +33,9 @@ def add(commands: Any) -> None:
     )
     showing.add_argument("id", nargs="?", metavar="ID", help="dead letter, as `keytrail spool list` names it")
     showing.add_argument("--queued", action="store_true", help="show what waits for the backend instead")
-    showing.add_argument("--limit", type=int, default=100, metavar="N", help="most records to show (default: 100)")
+    showing.add_argument(
+        "--limit", type=at_least(1), default=100, metavar="N", help="most records to show (default: 100)"
+    )
     sending = add_command(
         actions, "resend", "queue dead letters again; a running collector takes them within seconds",
         "keytrail spool resend --all",

@@ -53,7 +53,11 @@ def load_with_places(
     loaded: list[LoadedRule] = []
     problems: list[Problem] = []
     places: dict[str, str] = {}
-    for file in _files(path):
+    try:
+        files = _files(path)
+    except OSError as error:
+        return (), (Problem(str(path), 0, "", f"cannot be read: {error.strerror}"),)
+    for file in files:
         for document in read_documents(file):
             if not document.problems:
                 for data, where in _objects(document.data, ()):
@@ -69,6 +73,7 @@ def load_with_places(
 def _files(path: Path) -> Sequence[Path]:
     if not path.is_dir():
         return [path]  # reading it says so when there is none
+    next(path.iterdir(), None)  # `rglob` passes over a folder that it may not read
     files = (file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES and file.is_file())
     # The kubelet mounts a ConfigMap through hidden folders, whose files would be seen twice.
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]

@@ -94,8 +94,12 @@ class _TokenFile:
 
 def from_kubeconfig(file: Path, context: str = "") -> Access:
     """Return the access that a kubeconfig's context describes; by default its current one. Raises SettingsError."""
-    if not file.is_file():
-        raise SettingsError(f"kubeconfig {file}: there is no such file")
+    try:
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise SettingsError(f"kubeconfig {file}: {why}") from None
     try:
         from kubernetes.client import Configuration
         from kubernetes.client.rest import RESTClientObject
@@ -111,7 +115,7 @@ def from_kubeconfig(file: Path, context: str = "") -> Access:
         pool = RESTClientObject(configuration).pool_manager
     except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
         # Only the type where the text may quote what a file held: one that is no kubeconfig could be anything.
-        why = str(error) if isinstance(error, ConfigException) else type(error).__name__
+        why = str(error) if isinstance(error, ConfigException) else f"this is no kubeconfig ({type(error).__name__})"
         raise SettingsError(f"kubeconfig {file}: {why}") from None
 
     def headers() -> dict[str, str]:

@@ -27,13 +27,14 @@ _POLL_SECONDS = 0.5
 _MODES = {"enforce": sensors_pb2.TP_MODE_ENFORCE, "monitor": sensors_pb2.TP_MODE_MONITOR}
 _SETTLED = frozenset({"enabled", "disabled", "load_error", "error", "skipped", "partially_enabled"})
 _FAILED = frozenset({"load_error", "error"})
-_ADVICE = {
+ADVICE = {
     Reason.ABSENT: "is Tetragon running, and is its socket's folder visible here?",
     Reason.REFUSED: "nobody listens there: is Tetragon running?",
     Reason.DENIED: "the socket belongs to root: run as root or in its group",
     Reason.NOT_GRPC: "something else than a Tetragon agent listens there",
     Reason.TLS: "check the TLS options, and whether the agent speaks TLS at all",
 }
+"""What to do, or to look at, when the agent cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ class AgentClient:
 
     def _error(self, method: str, error: grpc.RpcError) -> AgentError:
         status = code_of(error).name
-        advice = _ADVICE.get(reason_of(error))
+        advice = ADVICE.get(reason_of(error))
         text = f"agent at {self._address}: {method}: {details_of(error) or status}"
         return AgentError(f"{text} ({advice})" if advice else text, status)
 

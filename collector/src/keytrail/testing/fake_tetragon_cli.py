@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from keytrail.source.recording import read_recording
-from keytrail.testing.fake_tetragon import FakeTetragon
-from keytrail.testing.fake_tetragon_agent import AgentProfile
 from keytrail.testing.fake_tetragon_listeners import DEFAULT_QUEUE_SIZE
-from keytrail.testing.fake_tetragon_release import RELEASES
+
+if TYPE_CHECKING:
+    from keytrail.testing.fake_tetragon import FakeTetragon
 
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS: Final = 0.2
@@ -22,7 +21,11 @@ _DRAIN_SECONDS: Final = 60.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("recording", type=Path, metavar="RECORDING", help="folder of a recording, .pb or .pb.zst file")
+    parser.add_argument(
+        "recording",
+        metavar="RECORDING",
+        help="folder of a recording, .pb or .pb.zst file, or the name of a shipped one",
+    )
     parser.add_argument(
         "--listen",
         default="localhost:54321",
@@ -40,8 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--queue", type=int, default=DEFAULT_QUEUE_SIZE, metavar="N", help="events per client (default: %(default)s)"
     )
-    parser.add_argument("--release", choices=RELEASES, help="leave out what this release does not have")
+    parser.add_argument(
+        "--release", type=_release, metavar="VERSION", help="such as 1.6: leave out what this release does not have"
+    )
     parser.add_argument("--once", action="store_true", help="end when the recording was served, not on a signal")
+
+
+def _release(text: str) -> str:
+    from keytrail.testing.fake_tetragon_release import RELEASES
+
+    if text not in RELEASES:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(RELEASES)}, found {text!r}")
+    return text
 
 
 def run_fake_tetragon(args: argparse.Namespace) -> int:
@@ -49,9 +62,14 @@ def run_fake_tetragon(args: argparse.Namespace) -> int:
 
     Raises RecordingError for a recording that cannot be read.
     """
+    from keytrail.commands.replay import recording_at
+    from keytrail.testing.fake_tetragon import FakeTetragon
+    from keytrail.testing.fake_tetragon_agent import AgentProfile
+
+    recording = recording_at(args.recording)
     agent = FakeTetragon(
         args.listen,
-        profile=AgentProfile.of_recording(args.recording),
+        profile=AgentProfile.of_recording(recording),
         release=args.release,
         queue_size=args.queue,
         metrics_address=args.metrics,
@@ -61,7 +79,7 @@ def run_fake_tetragon(args: argparse.Namespace) -> int:
         _say(f"listening on {agent.address}")
         if agent.metrics_address:
             _say(f"metrics on http://{agent.metrics_address}/metrics")
-        playing = pool.submit(_play, agent, args)
+        playing = pool.submit(_play, agent, recording, args)
         while not signal.sigtimedwait(_ENDING, _POLL_SECONDS):
             if playing.done() and (args.once or playing.exception()):
                 break
@@ -69,14 +87,16 @@ def run_fake_tetragon(args: argparse.Namespace) -> int:
     return 0
 
 
-def _play(agent: FakeTetragon, args: argparse.Namespace) -> None:
+def _play(agent: "FakeTetragon", recording: Path, args: argparse.Namespace) -> None:
     """Publish as told; ends soon after the agent was stopped."""
+    from keytrail.source.recording import read_recording
+
     while args.wait_for_listener and agent.running and not agent.wait_for_listeners(timeout=_POLL_SECONDS):
         pass
     for _ in range(args.loop):
         if not agent.running:
             return
-        count = agent.publish(read_recording(args.recording), pace=args.pace or None, lossless=args.lossless)
+        count = agent.publish(read_recording(recording), pace=args.pace or None, lossless=args.lossless)
         _say(f"published {count} events, {agent.overflowed} dropped for slow clients so far")
     if args.once:
         agent.wait_until_drained(timeout=_DRAIN_SECONDS)

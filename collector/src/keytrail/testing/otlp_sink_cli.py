@@ -10,10 +10,13 @@ import sys
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keytrail.commands.terminal import printable
 from keytrail.domain.errors import UsageError
-from keytrail.testing.otlp_sink import OtlpSink
+
+if TYPE_CHECKING:
+    from keytrail.testing.otlp_sink import OtlpSink
 
 EXAMPLE = """example:
   keytrail otlp-sink --database records.db &
@@ -47,7 +50,7 @@ def run_otlp_sink(args: argparse.Namespace) -> int:
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _open_sink(args) as sink:
+        with open_sink(args.database, grpc=args.grpc, http=args.http) as sink:
             already = sink.count()  # before anybody knows where to send
             sys.stdout.write(f"OTLP/gRPC {sink.grpc_endpoint}\nOTLP/HTTP {sink.http_endpoint}/v1/logs\n")
             sys.stdout.flush()
@@ -72,8 +75,11 @@ def _answer(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open_sink(args: argparse.Namespace) -> OtlpSink:
+def open_sink(database: Path | None, *, grpc: str = "127.0.0.1:0", http: str | None = None) -> "OtlpSink":
+    """Open a sink. Raises UsageError for an address or a file that cannot be used."""
+    from keytrail.testing.otlp_sink import OtlpSink
+
     try:
-        return OtlpSink(args.database, grpc=args.grpc, http=args.http)
+        return OtlpSink(database, grpc=grpc, http=http)
     except sqlite3.Error as error:
-        raise UsageError(f"--database {args.database}: cannot be used as an SQLite database: {error}") from error
+        raise UsageError(f"--database {database}: cannot be used as an SQLite database: {error}") from None

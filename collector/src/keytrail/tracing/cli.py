@@ -4,23 +4,12 @@ Problems go to standard output, one a line as FILE:LINE: FIELD: MESSAGE, so that
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from keytrail.commands.terminal import printable
+from keytrail.commands.terminal import printable, say
 from keytrail.domain.errors import Problem
 from keytrail.tracing.inspection import gathered, inspect
 from keytrail.yaml_documents import Document, read_documents
-
-
-def add_check_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="TracingPolicy manifests (YAML or JSON)")
-    parser.add_argument(
-        "--observe-only",
-        action="store_true",
-        help="also refuse whatever changes what a process does (Sigkill, Override, enforcers, ...)",
-    )
 
 
 def run_check(args: argparse.Namespace) -> int:
@@ -35,10 +24,10 @@ def run_check(args: argparse.Namespace) -> int:
         problems += gathered(report.document.problems for report in reports)
         warnings += gathered(report.warnings for report in reports)
     for problem in problems:
-        _print(str(problem))
+        say(printable(str(problem)))
     for warning in warnings:
-        _print(f"{warning} (warning)")
-    _print(f"{policies} checked, {_counted(len(problems), 'problem')}, {_counted(len(warnings), 'warning')}")
+        say(printable(f"{warning} (warning)"))
+    say(f"{policies} checked, {_counted(len(problems), 'problem')}, {_counted(len(warnings), 'warning')}")
     return 2 if problems else 0
 
 
@@ -46,10 +35,6 @@ def _empty(name: str) -> Document:
     document = Document(name, 0)
     document.add((), "expected a TracingPolicy, found nothing")
     return document
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(printable(text) + "\n")
 
 
 def _counted(count: int, noun: str) -> str:
