@@ -62,6 +62,15 @@ class Collected:
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error of its own.
+
+        A server that has said goodbye closes its socket, and a window update of ours that meets the closed socket makes
+        gRPC forget the goodbye that it had not read yet.
+        """
+        return self.error is not None and "Stream removed" not in str(self.error)
+
     def wait(self) -> None:
         """Wait for the stream's end."""
         self._thread.join(60)

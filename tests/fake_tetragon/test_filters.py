@@ -49,7 +49,7 @@ def served(start: Start, connect: Connect, recorded: Recorded) -> Callable[..., 
         assert agent.wait_until_drained(timeout=60)
         agent.go_away()
         stream.wait()
-        assert stream.error is None
+        assert not stream.failed
         messages: list[bytes] = stream.messages
         return messages
 
