@@ -11,8 +11,9 @@ from keytrail.domain.event import Event, EventType
 from keytrail.domain.gap import GapCause
 from keytrail.loss.episode import Episode, Report
 
-_GENERATION = 65_536
-"""Processes; two generations are kept, of some 150 bytes each."""
+_GENERATION = 32_768
+"""Processes, as many as the decoder's table keeps: their ids are its own texts. Two generations are kept, which with
+twice as many were 20 MB."""
 _DISORDER_NS = 1_000_000_000
 """Far more than the 62 ms by which an agent under flood was seen to be out of order."""
 _HOLD_NS = 32_000_000_000

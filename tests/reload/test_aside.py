@@ -1,0 +1,74 @@
+"""Rules that another process compiles: the same ones, the same problems, and nothing of it left in the collector's."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keytrail import aside
+from keytrail.aside import AsideError, Task, run_aside, run_here
+from keytrail.configuration import load_configuration
+from keytrail.decode.redact import Redactor
+from keytrail.domain.errors import ManifestError
+from keytrail.settings import Settings
+from reload.config_map import ConfigMap, rule
+
+LOADED = """
+import sys
+from pathlib import Path
+from keytrail.app import load_configuration
+from keytrail.settings import Settings
+folder = Path(sys.argv[1])
+made = load_configuration(Settings(config=folder, rules=str(folder)), lambda text: (text, ()), live=True, findings=True)
+print(*(one.name for one in made.engine.rules), *(name for name in sys.modules if "cel_expr" in name))
+"""
+
+
+def given(tmp_path: Path, **changed: str) -> Settings:
+    """Settings with one rule, which takes the place of the shipped ones."""
+    config = ConfigMap(tmp_path / "config", {"rule.yaml": rule("one", **changed)})
+    return Settings(config=config.folder, rules=str(config.folder), origins={})
+
+
+def test_another_process_compiles_the_same(tmp_path: Path) -> None:
+    """Rules, code and constants are those that this process would have made."""
+    settings = given(tmp_path, condition='process.name.matches("^a|b$") && process.uid in [1, 2]')
+    assert run_aside(Task.COMPILE_RULES, settings) == run_here(Task.COMPILE_RULES, settings)
+
+
+def test_what_is_wrong_comes_back_with_its_place(tmp_path: Path) -> None:
+    """A rule that cannot run is told by file, line and field, as if it had been read here."""
+    settings = given(tmp_path, condition="process.nmae == 'x'")
+    with pytest.raises(ManifestError) as caught:
+        load_configuration(settings, Redactor().redact, live=True, findings=True)
+    [problem] = caught.value.problems
+    assert (problem.path, problem.line, problem.field) == (f"{settings.config}/rule.yaml", 12, "spec.condition")
+    assert str(caught.value) == str(problem)
+
+
+def test_the_engine_of_cel_stays_out_of_a_collector(tmp_path: Path) -> None:
+    """A process that has put rules in force has never loaded the CEL engine."""
+    folder = str(given(tmp_path).config)
+    done = subprocess.run([sys.executable, "-c", LOADED, folder], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["one"]
+
+
+def test_without_another_process_it_is_done_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none can be started, as at a limit of processes, the rules are compiled all the same."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    assert [one.name for one in run_aside(Task.COMPILE_RULES, given(tmp_path)).rules] == ["one"]
+
+
+def test_a_process_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is put in force when the other process ends without an answer, or has none in time."""
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(AsideError, match="ended with 1"):
+        run_aside(Task.COMPILE_RULES)
+    program = tmp_path / "waits"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(aside, "_PATIENCE_SECONDS", 0.1)
+    with pytest.raises(AsideError, match="no answer"):
+        run_aside(Task.COMPILE_RULES)
