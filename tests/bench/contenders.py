@@ -195,9 +195,11 @@ def _acknowledged(accounting: Accounting) -> int:
 
 
 def _collect(task: Task, accounting: Accounting, outputs: Outputs, done: Callable[[], int], enough: int) -> Took:
-    source = _Paced(GrpcSource(Address(path=task.socket), reader=task.reader), task.events, done, enough)
+    settings = Settings()
+    stream = GrpcSource(Address(path=task.socket), reader=task.reader, gather_seconds=settings.gather_ms / 1000)
+    source = _Paced(stream, task.events, done, enough)
     # The bounds of the live queue are never met: `_Paced` waits long before.
-    Collector(Settings(), source, outputs, accounting, live=True).run_live(threading.Event())
+    Collector(settings, source, outputs, accounting, live=True).run_live(threading.Event())
     summary = accounting.summary()
     lost = {**summary["events"]["dropped"], **summary["records"]["dropped"]}
     # Twins that different policies reported are merged, as they should be: recorded streams have some.

@@ -175,6 +175,27 @@ def test_cancel_ends_a_connect_that_hangs() -> None:
         waiting.close()
 
 
+def test_a_host_that_is_gone_is_noticed() -> None:
+    """Over TCP the kernel asks after a minute of silence whether the other end is there; nothing else would tell."""
+    with answering(h2.settings({}), close=False) as (address, heard):
+        stream = Http2Stream(parse_address(address), b"")
+        batches = stream.batches(pause=0.01)
+        while not heard:
+            next(batches)
+        assert stream._socket is not None
+        asks = [
+            stream._socket.getsockopt(level, option)
+            for level, option in (
+                (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+            )
+        ]
+        stream.close()
+    assert asks == [1, 60, 10, 6]
+
+
 def test_cancel_before_reading_connects_to_nothing(agent: FakeTetragon) -> None:
     """A stream that was cancelled first ends at once and nobody hears of it."""
     stream = Http2Stream(parse_address(agent.address), b"")

@@ -91,12 +91,9 @@ class Receiver:
         count, self._cutter.too_large = self._cutter.too_large, 0
         return count
 
-    def receive(self, chunk: bytes | memoryview, messages: list[bytes]) -> None:
-        """Append the messages that a chunk completes. When it raises, what came before the fault has been appended.
-
-        `chunk` is copied and may change afterwards.
-        """
-        data = self._rest + chunk
+    def receive(self, chunk: bytes, messages: list[bytes]) -> None:
+        """Append the messages that a chunk completes. When it raises, what came before the fault has been appended."""
+        data = self._rest + chunk if self._rest else chunk
         position = 0
         while self.status is None:
             if self._answer.answered and not self._cutter.inside and self._block is None:
