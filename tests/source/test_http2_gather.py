@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from keytrail.commands.live import open_stream
+from keytrail.domain.filters import EventFilter
+from keytrail.settings import Settings
 from keytrail.source import http2_frames as h2
 from keytrail.source.address import Address
+from keytrail.source.grpc_stream import Transition
 from keytrail.source.http2_request import OUR_PING
 from keytrail.source.http2_stream import Http2Stream
 from keytrail.source.status import StreamError
+from keytrail.testing.fake_tetragon import FakeTetragon
 from support.processes import wait_until
 
 SECONDS = 60
@@ -115,3 +120,23 @@ def test_while_the_connection_begins_nothing_gathers(wire: Wire) -> None:
     assert wait_until(lambda: len(next(held).messages) == 1)
     assert next(held).messages == []
     wire.read()
+
+
+def test_the_setting_reaches_the_socket(tmp_path: Path) -> None:
+    """What `gather_ms` asks for is what a stream does: no more batches come than such pauses fit into the time."""
+    with FakeTetragon(f"unix://{tmp_path}/tetragon.sock") as agent:
+        heard: list[Transition] = []
+        source = open_stream(Settings(agent_address=agent.address, gather_ms=100), EventFilter(), heard.append)
+        took: list[float] = []
+        thread = threading.Thread(
+            target=lambda: took.extend(time.monotonic() for batch in source.batches() if batch.messages)
+        )
+        thread.start()
+        assert wait_until(lambda: heard)
+        while len(took) < 5:
+            agent.publish([b"\x0a\x00"])
+            time.sleep(0.002)
+        source.close()
+        thread.join(SECONDS)
+    # Before the first the connection may still have begun; each of the others has a pause behind it.
+    assert took[-1] - took[1] >= 0.09 * (len(took) - 2)
