@@ -5,10 +5,12 @@ agent is a fake one, which plays what a real one recorded, moved into a pod of t
 """
 
 import json
+import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -53,6 +55,7 @@ class Cluster:
         self.agent = agent
         self.children: list[Child] = []
         self._helm = helm
+        self._access = ("--kubeconfig", str(plane.kubeconfig), "--namespace", NAMESPACE, "--timeout", "3m")
         self._collector_port, self._operator_port = free_ports(2)
         self._values = (
             f"collector.otlp.endpoint={endpoint}",
@@ -67,8 +70,16 @@ class Cluster:
         """Run Helm on the release as an administrator does."""
         chart = [] if verb == "uninstall" else [str(CHART)]
         settings = [] if verb == "uninstall" else [word for value in self._values for word in ("--set", value)]
-        access = ("--kubeconfig", str(self.plane.kubeconfig), "--namespace", NAMESPACE, "--wait", "--timeout", "3m")
-        return self._helm.run(verb, "keytrail", *chart, *access, *settings, *options)
+        return self._helm.run(verb, "keytrail", *chart, *self._access, "--wait", *settings, *options)
+
+    def helm_test(self, *, fails: bool = False) -> str:
+        """Run `helm test`, and its pod as a kubelet does, by whose end Helm judges. Return what it printed."""
+        with ThreadPoolExecutor(1) as pool:
+            judged = pool.submit(self._helm.run, "test", "keytrail", *self._access, fails=fails)
+            ended = self.kubelet.run(self.pod("test"))
+            said = judged.result(SECONDS)
+        assert ("failed" if fails else "Succeeded") in said
+        return ended.stdout + ended.stderr
 
     def pod(self, component: str, unlike: str = "") -> Json:
         """The release's pod of a component, once it runs; of an update the new one."""
@@ -208,7 +219,7 @@ def _findings(loki: Loki) -> list[Json]:
 
 
 def test_from_install_to_finding_and_out_again(
-    cluster: Cluster, loki: Loki, capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, backend: OtelCollector, loki: Loki, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A mapping is applied and its finding is in Loki; upgrading keeps all, uninstalling leaves what users made."""
     plane = cluster.plane
@@ -236,6 +247,7 @@ def test_from_install_to_finding_and_out_again(
             f"first finding in Loki after {took:.1f} s\n"
         )
     _node_says_so(plane)
+    assert "critical" not in cluster.helm_test()
     plane.kubectl("delete", "clusteridentitymapping", "stripe-installed")  # the tour begins without it
     tour.follow(partial(_run, plane, loki))
     _operator_has_loaded_policies(plane, operator)
@@ -248,6 +260,7 @@ def test_from_install_to_finding_and_out_again(
     assert VALUE not in logs + json.dumps(_findings(loki))
 
     upgraded.stop()
+    _test_fails_for_what_is_broken(cluster, backend)
     operator.stop()
     cluster.helm("uninstall")
     _is_gone(plane)
@@ -295,6 +308,17 @@ def _node_says_so(plane: ControlPlane) -> None:
         return next((one.get("status", {}) for one in items if one["metadata"]["name"] == NODE), {})
 
     assert wait_until(lambda: bool(status().get("version")), SECONDS)
+
+
+def _test_fails_for_what_is_broken(cluster: Cluster, backend: OtelCollector) -> None:
+    """`helm test` fails, and its pod says why: without the agent, without the backend, without the collector's role."""
+    cluster.agent.stop()
+    backend.stop()
+    cluster.plane.kubectl("delete", "clusterrolebinding", "keytrail-collector")
+    said = cluster.helm_test(fails=True)
+    assert re.findall("(?m)^critical +([a-z]+):", said) == ["agent", "cluster", "backend"], said
+    # It stays for `kubectl logs`, and is no part of the release: UPGRADING.md says how it goes.
+    cluster.plane.kubectl("delete", "pod", f"--namespace={NAMESPACE}", "--selector=app.kubernetes.io/component=test")
 
 
 def _policies(plane: ControlPlane) -> list[str]:

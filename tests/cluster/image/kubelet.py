@@ -5,10 +5,11 @@ Knows nothing of what they do. Networks are not played: a pod has the test's loo
 """
 
 import base64
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import run
+from subprocess import CompletedProcess, run
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,9 +38,7 @@ class Kubelet:
 
         To stop it takes no longer than the pod's grace, as what is left then is killed.
         """
-        own = self.folder / pod["metadata"]["name"]
-        own.mkdir()
-        volumes = self._volumes(pod, own)
+        own, volumes = self._prepared(pod)
         for init in pod["spec"].get("initContainers", []):
             ended = run(self._command(pod, init, volumes), check=False, capture_output=True, text=True, timeout=120)
             assert ended.returncode == 0, ended.stderr
@@ -48,6 +47,27 @@ class Kubelet:
         child = Child(container["name"], self._command(pod, container, volumes), own, ready=ready, stop_seconds=grace)
         child.start()
         return child
+
+    def run(self, pod: Json) -> CompletedProcess[str]:
+        """Run the one container of a pod that is to end, and tell the API server how it ended."""
+        _, volumes = self._prepared(pod)
+        (container,) = pod["spec"]["containers"]
+        command = self._command(pod, container, volumes)
+        ended = run(command, check=False, capture_output=True, text=True, timeout=120)
+        (status,) = pod["status"]["containerStatuses"]
+        terminated = {"exitCode": ended.returncode, "reason": "Error" if ended.returncode else "Completed"}
+        status |= {"ready": False, "started": False, "state": {"terminated": terminated}}
+        patch = {"status": {"phase": "Failed" if ended.returncode else "Succeeded", "containerStatuses": [status]}}
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        self.plane.kubectl("patch", "pod", name, f"--namespace={namespace}", "--subresource=status", "--type=merge",
+                           f"--patch={json.dumps(patch)}")  # fmt: skip
+        return ended
+
+    def _prepared(self, pod: Json) -> tuple[Path, dict[str, Path]]:
+        """A folder of the pod's own, and its volumes."""
+        own = self.folder / f"{pod['metadata']['name']}-{pod['metadata']['uid']}"
+        own.mkdir()
+        return own, self._volumes(pod, own)
 
     def _command(self, pod: Json, container: Json, volumes: Mapping[str, Path]) -> list[str]:
         security = container["securityContext"]
