@@ -25,7 +25,8 @@ from support.commands import replay
 from support.components.build import Unavailable
 from support.components.child import Child, answers, free_ports
 
-pytestmark = [pytest.mark.cluster(), pytest.mark.timeout(1200)]
+# Half a gigabyte from PyPI and fifty jars from Maven Central: more than a run for every change should fetch.
+pytestmark = [pytest.mark.cluster(), pytest.mark.long, pytest.mark.timeout(1200)]
 Json = dict[str, Any]
 IDENTITY = "stripe-live"
 MAPPING = {
