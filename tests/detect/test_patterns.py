@@ -10,10 +10,10 @@ import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keytrail.detect.patterns import globber, networks, remembered, required_texts, searcher
+from keytrail.detect.patterns import Remembered, globber, networks, required_texts, searcher
 
 pieces = st.sampled_from(
-    ["a", "b", "ab", "/", "[.]", r"\.", ".", "[ab]", "[^a]", "(a|b)", "(?:ab)+", "(a)", "a*", "b+", "a?", "ab{2}", "a{0,1}", "^", "$", r"\b", r"\d", "|", "(?i)a", "[]a]", "[a]", "[^]]", r"\Qa.b\E", "a**", "b+?", "(", ")", "(?i)", "(?:a|b)", "(ab|)", "k", "\u212a", r"\x61", "{", "a{,2}", "[[:alpha:]]", r"[\]a]", r"\pL", "()"]
+    ["a", "b", "ab", "/", "[.]", r"\.", ".", "[ab]", "[^a]", "(a|b)", "(?:ab)+", "(a)", "a*", "b+", "a?", "ab{2}", "a{0,1}", "^", "$", r"\b", r"\d", "|", "(?i)a", "[]a]", "[a]", "[^]]", r"\Qa.b\E", "a**", "b+?", "(", ")", "(?i)", "(?s)", "(?s:a|b)", "(?:a|b)", "(ab|)", "k", "\u212a", r"\x61", "{", "a{,2}", "[[:alpha:]]", r"[\]a]", r"\pL", "()"]
 )  # fmt: skip
 texts = st.lists(
     st.sampled_from(["a", "b", "A", "k", "K", "\u212a", ".", "/", "]", "{", "|", "ab", "abb", "{,2}", "1"]), max_size=8
@@ -49,6 +49,10 @@ def test_the_look_for_letters_changes_no_answer(patterns: list[str], given_texts
         ("/[.][^./][^/]*/", {"/."}),
         ("base64 +(-d|--decode)", {"base64 "}),
         ("(curl|wget) [^|]*[|]", {"curl", "wget"}),
+        ("(curl|wget|nc|ncat|ftp) [^|]*[|]", {"|"}),
+        ("/[.](aws|ssh|kube|azure|config)/", {"/."}),
+        ("(?s)(curl|wget).* (?s:secret.*)-d", {"secret"}),
+        ("(nc|ncat) .*(curl|wget)", {"curl", "wget"}),
         ("ab|cd", {"ab", "cd"}),
         ("ab|c*", set()),
         ("(a(?i)b)", set()),
@@ -131,7 +135,7 @@ def test_remembered_answers_are_those_of_the_test_and_bounded() -> None:
         asked.append(text)
         return len(text) % 2 == 0
 
-    test = remembered(is_even)
+    test = Remembered(is_even).__getitem__
     for _ in range(3):
         assert [test(text) for text in ("", "a", "ab")] == [True, False, True]
     assert asked == ["", "a", "ab"]

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from keytrail.detect import functions
 from keytrail.detect.message import shown
-from keytrail.detect.patterns import PREPARED, remembered, searcher
+from keytrail.detect.patterns import PREPARED, Remembered, searcher
 from keytrail.detect.reading import NAMES
+from keytrail.detect.state import Key, digest
 from keytrail.domain.event import Event, EventKind
 from keytrail.domain.rules import DetectionRule
 from keytrail.domain.shape import Fault
@@ -102,9 +103,9 @@ class RuleCode:
     """What a rule needs once its condition holds."""
 
     message: Callable[[Event], str]
-    suppress_key: Callable[[Event], tuple[Any, ...]]
-    count_key: Callable[[Event], tuple[Any, ...]]
-    distinct: Callable[[Event], tuple[Any, ...]]
+    suppressed_by: Callable[[Event], Key]
+    counted_by: Callable[[Event], tuple[Key, Key]]
+    """By what a threshold counts, and the value that it counts, if it counts values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,9 @@ def load(
     compiled: CompiledRules, failed: Failed, waits: Waits | None = None, begun: Begun = MappingProxyType({})
 ) -> Program:
     """Load the code of rules; `waits` is needed where it was written to ask. `begun` may be filled after this."""
-    called = {"shown": shown, "learn": learn, "failed": failed, "waits": waits, "begun": begun}
+    called = {"shown": shown, "learn": learn, "digest": digest, "failed": failed, "waits": waits, "begun": begun}
     scope = loaded(marshal.loads(compiled.code), compiled.constants, called)  # noqa: S302 - `program` wrote it
-    parts = ("message", "suppress", "count", "distinct")
+    parts = ("message", "suppressed", "counted")
     return Program(
         {kind: scope[f"detect_{kind}"] for kind in compiled.kinds},
         compiled.slots,
@@ -140,13 +141,17 @@ def loaded(code: CodeType, constants: Mapping[str, Constant], called: Mapping[st
 
 def _made(sort: str, value: Any) -> Any:
     made = _SORTS[sort.removeprefix(KNOWN)](value)
-    return remembered(made) if sort.startswith(KNOWN) else made
+    return Remembered(made) if sort.startswith(KNOWN) else made
 
 
-def learn(known: dict[Any, int], key: Any, characters: int, left: int) -> int:
+def learn(known: dict[Any, int], key: Any, left: int) -> int:
     """Remember what a subject leaves open, and return it. Bounded: whoever starts a process chooses its texts."""
-    if characters <= _REMEMBERED_CHARACTERS:
+    if _characters(key) <= _REMEMBERED_CHARACTERS:
         if len(known) >= _REMEMBERED:
             known.clear()
         known[key] = left
     return left
+
+
+def _characters(key: Any) -> int:
+    return sum(map(_characters, key)) if isinstance(key, tuple) else len(key) if isinstance(key, str) else 0

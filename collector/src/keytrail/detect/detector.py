@@ -4,7 +4,7 @@ The function first looks up what the event's program, file and command line leav
 then tests what is left: a condition that raises ends there, is reported, and leaves the others alone. Next: `program`.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 import re2
 
 from keytrail.detect.compiled import KNOWN
-from keytrail.detect.guards import PROGRAM, SUBJECTS, Bounds, Subject, guard
+from keytrail.detect.guards import PROGRAM, SUBJECTS, Bounds, Read, Subject, guard
 from keytrail.detect.patterns import Test, searcher
 from keytrail.detect.prefilter import COMMAND_LINE, Wordless
 from keytrail.detect.rule_check import Expression, Step
@@ -46,6 +46,8 @@ class _Look:
     lines: list[str]
     told: int
     """Bits that it may clear."""
+    reads: str = ""
+    """Local variable of conditions that it leaves filled, if it was taken."""
 
 
 def detector(
@@ -63,7 +65,12 @@ def detector(
 
 def top(names: Locals) -> list[str]:
     """What stands before conditions: what every event has at hand, and names for the rest."""
-    return [f"    {_POD}", *([f"    {' = '.join(sorted(names.lazy))} = None"] if names.lazy else ())]
+    return [f"    {_POD}", *_none(names.lazy), *(f"    {name} = {source}" for name, source in names.first.items())]
+
+
+def _none(names: Iterable[str]) -> list[str]:
+    listed = sorted(names)
+    return [f"    {' = '.join(listed)} = None"] if listed else []
 
 
 def translator(
@@ -86,10 +93,22 @@ def _function(kind: EventKind, tests: Sequence[_Test], looks: Sequence[_Look], s
                 "            except Exception as error:",
                 f"                failed({test.slot}, error)",
             ]
-    head = [f"def detect_{kind}(e):", "    process = e.process", f"    left = {sum(test.bit for test in tests)}"]
-    asked = [line for look in looks for line in look.lines]
-    before = [*top(names), "    announced = not process.preexisting", "    hits = ()"]
+    early = {look.reads for look in looks if look.reads}
+    first = [line for name, source in names.first.items() for line in _first(name, source, early)]
+    late = Locals(names.lazy - early)
+    head = [f"def detect_{kind}(e):", "    process = e.process", *_none(early)]
+    asked = [f"    left = {sum(test.bit for test in tests)}", *(line for look in looks for line in look.lines)]
+    before = [*top(late), *first, "    announced = not process.preexisting", "    hits = ()"]
     return "\n".join([*head, *asked, *before, *lines, "    return hits"])
+
+
+def _first(name: str, source: str, early: Collection[str]) -> list[str]:
+    return [
+        "    try:",
+        f"        {name} = {f'{name} or {source}' if name in early else source}",
+        "    except Exception:  # then so will each condition that looks into it, which is reported",
+        f"        {name} = None",
+    ]
 
 
 def _groups(tests: Sequence[_Test], looks: Sequence[_Look]) -> Iterator[Sequence[_Test]]:
@@ -114,24 +133,29 @@ def _whole(test: _Test, kind: EventKind, symbols: Symbols, names: Locals) -> str
     return " and ".join([*first, condition, *(f"not {one}" for one in exceptions)])
 
 
-def _guard(step: Step, subject: Subject, kind: EventKind, symbols: Symbols, names: Locals) -> str:
-    condition, *exceptions = (
-        Bounds(one, translator(one, symbols, names, kind, remembers=False), subject)
-        for one in (step.condition, *step.exceptions)
-    )
-    return guard(condition, exceptions)
-
-
 def _subjects(tests: Sequence[_Test], kind: EventKind, symbols: Symbols) -> Iterator[_Look]:
     """One look for each subject that rules something out."""
     for subject in SUBJECTS:
-        names = Locals()
-        codes = {test.bit: _guard(test.step, subject, kind, symbols, names) for test in tests}
+        names, asked = Locals(), set[Read]()
+        codes = {}
+        for test in tests:
+            condition, *exceptions = (
+                Bounds(one, translator(one, symbols, names, kind, remembers=False), subject)
+                for one in (test.step.condition, *test.step.exceptions)
+            )
+            codes[test.bit] = guard(condition, exceptions)
+            asked.update(condition.asked, *(one.asked for one in exceptions))
         told = sum(bit for bit, code in codes.items() if code != "True")
         if told.bit_count() >= subject.worth:
             name = f"{kind}_{subject.name}"
             function = _open(name, codes, names, _waiting(tests, subject, kind, symbols))
-            yield _Look(function, _look(name, subject, told, symbols, ["left &= known"]), told)
+            lines = _look(name, subject, subject.key(asked), told, symbols, ["left &= known"])
+            yield _Look(function, lines, told, _variable(subject))
+
+
+def _variable(subject: Subject) -> str:
+    name = subject.reads.partition(" ")[0]
+    return name if name.startswith("v_") else ""
 
 
 def _waiting(tests: Sequence[_Test], subject: Subject, kind: EventKind, symbols: Symbols) -> tuple[int, list[str]]:
@@ -147,7 +171,7 @@ def _waiting(tests: Sequence[_Test], subject: Subject, kind: EventKind, symbols:
     if found is None or found(""):  # then an absent text would have to be asked too
         return 0, []
     name = symbols.constant("words", _distinct(patterns))
-    texts = [".".join(text) for text in subject.texts]
+    texts = [code for text in subject.texts for code in subject.fields[text]]
     return waiting, [f"    {subject.reads}", f"    if {' or '.join(f'{text} and {name}({text})' for text in texts)}:"]
 
 
@@ -179,8 +203,9 @@ def _words(tests: Sequence[_Test], kind: EventKind, symbols: Symbols) -> Iterato
     words = symbols.constant(f"{KNOWN}words", _distinct(patterns))
     name = f"{kind}_words"
     told = sum(codes)
-    then = [f"known = left & {told} & ~known", f"if known and not {words}(process.arguments):", "    left ^= known"]
-    yield _Look(_open(name, codes, names), _look(name, PROGRAM, told, symbols, then), told)
+    then = [f"known = left & {told} & ~known", f"if known and not {words}[process.arguments]:", "    left ^= known"]
+    key = PROGRAM.key(PROGRAM.fields)
+    yield _Look(_open(name, codes, names), _look(name, PROGRAM, key, told, symbols, then), told)
 
 
 def _open(name: str, codes: dict[int, str], names: Locals, waiting: tuple[int, list[str]] = (0, [])) -> str:
@@ -204,16 +229,19 @@ def _opening(bit: int, code: str) -> list[str]:
     ]
 
 
-def _look(name: str, subject: Subject, told: int, symbols: Symbols, then: Sequence[str]) -> list[str]:
+def _look(  # noqa: PLR0917 - one line each of what it returns
+    name: str, subject: Subject, key: str, told: int, symbols: Symbols, then: Sequence[str]
+) -> list[str]:
     """Look up what the event's own leaves open, if anything that it could rule out is left; then act on `known`."""
     known = symbols.constant("left", name)
     return [
         f"    if left & {told}:",
         "        try:",
         *([f"            {subject.reads}"] if subject.reads else []),
-        f"            known = {known}.get({subject.key})",
+        f"            key = {key}",
+        f"            known = {known}.get(key)",
         "            if known is None:",
-        f"                known = learn({known}, {subject.key}, {subject.length}, open_{name}(e))",
+        f"                known = learn({known}, key, open_{name}(e))",
         *(f"            {line}" for line in then),
         "        except Exception:  # then conditions that ask the same raise it, too, and are reported",
         "            pass",

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 DEFAULT_BUDGET: Final = 60
 """Findings of one rule a minute."""
 _NEVER: Final = 1 << 63
+_AT_ONCE: Final = -_NEVER
 _SET_BACK_NS: Final = 300_000_000_000
 """Events come up to 62 ms out of order under load; one five minutes back means that a clock was set."""
 
@@ -45,7 +46,6 @@ class Engine:
         self._begun: dict[int, Sized] = {}
         self._program: Program = load(compiled, self._failed, self._waits, self._begun)
         self._detect = self._program.detect
-        self._slots = self._program.slots
         self._budget = budget
         self._now_ns = 0
         self._due_ns = _NEVER
@@ -91,11 +91,12 @@ class Engine:
     def detect(self, event: Event) -> Sequence[Finding]:
         """Findings of one event, and summaries whose time has come."""
         now_ns = event.time_ns
-        if now_ns > self._now_ns:  # noqa: PLR1730 - `max` is a call, for every event
+        if now_ns > self._now_ns:
             self._now_ns = now_ns
-        ended: Sequence[Finding] = ()
-        if self._due_ns <= now_ns or now_ns < self._now_ns - _SET_BACK_NS or self._left:
-            ended = self._ended(now_ns)
+            over = self._due_ns <= now_ns
+        else:
+            over = self._due_ns <= now_ns or now_ns < self._now_ns - _SET_BACK_NS
+        ended = self._ended(now_ns) if over else ()
         function = self._detect.get(event.kind)
         if function is None:
             return ended
@@ -115,19 +116,19 @@ class Engine:
 
     def _hit(self, hits: tuple[int, ...], event: Event) -> list[Finding]:
         found: list[Finding] = []
-        for hit in sorted(hits):
-            slot = self._slots[hit]
-            state = self._states[slot.rule]
+        for hit in hits if len(hits) == 1 else sorted(hits):
+            state, step = self._stepped[hit]
             try:
-                made = state.hit(slot.step, event, self._now_ns)
+                made = state.hit(step, event, self._now_ns)
             except Exception as error:  # noqa: BLE001 - a rule's own boundary: a fault in one never affects others
-                self._report(slot.rule, error)
+                self._failed(hit, error)
                 continue
             if made is None:  # no window has begun, nothing was held back
                 continue
-            if state.newly_suppressed:
+            if state.newly_suppressed:  # nor has one here
                 self.suppressed[state.rule.name] += 1
-            elif state.newly_over_budget:
+                continue
+            if state.newly_over_budget:
                 self.over_budget[state.rule.name] += 1
             found += made
             due = state.due_ns
@@ -136,13 +137,10 @@ class Engine:
         return found
 
     def _waits(self, slot: int) -> bool:
-        return self._states[self._slots[slot].rule].waits(self._now_ns)
+        return self._stepped[slot][0].waits(self._now_ns)
 
     def _failed(self, slot: int, error: Exception) -> None:
-        self._report(self._program.slots[slot].rule, error)
-
-    def _report(self, number: int, error: Exception) -> None:
-        name = self.rules[number].name
+        name = self._stepped[slot][0].rule.name
         self.failures[name] += 1
         if self.failures[name] == 1:
             # The text of any other error could hold a value of the event.
@@ -178,10 +176,13 @@ class Engine:
         self._now_ns = previous._now_ns  # noqa: SLF001 - of the same class
         self._take_states({state.rule.name: state for state in previous._states})  # noqa: SLF001 - of the same class
         self._left = previous._orphans({id(state) for state in self._states})  # noqa: SLF001 - of the same class
+        if self._left:
+            self._due_ns = _AT_ONCE
 
     def _take_states(self, known: Mapping[str, RuleState]) -> None:
         self._states = [self._state(number, known) for number in range(len(self.rules))]
-        self._begun.update((at, self._states[slot.rule].begun) for at, slot in enumerate(self._slots))
+        self._stepped = [(self._states[slot.rule], slot.step) for slot in self._program.slots]
+        self._begun.update((at, state.begun) for at, (state, _) in enumerate(self._stepped))
         self._plan()
 
     def _state(self, number: int, known: Mapping[str, RuleState]) -> RuleState:

@@ -9,7 +9,7 @@ It is never made of what can end in an error, nor of what stands behind that: su
 for exactly the events for which it did without a guard.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,83 +19,74 @@ from keytrail.detect.price import price
 from keytrail.detect.rule_check import Expression
 from keytrail.detect.translation import Translator, joined
 
+Read = tuple[str, str]
+"""Variable and field."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What conditions are about, and what tells one from another."""
 
     name: str
-    fields: frozenset[tuple[str, str]]
-    """Variable and field; all follow from the key."""
-    key: str
-    """Python: text, or a tuple of texts, that may be kept."""
-    length: str
-    """Python: characters of the key."""
+    fields: Mapping[Read, tuple[str, ...]]
+    """What it tells of, and the Python from which that follows: text that may be kept, flags, tuples of these."""
     reads: str = ""
-    """Python, run before `key`."""
+    """Python, run before. What it assigns to `v_...` is where conditions look for that variable."""
     worth: int = 1
     """Conditions of a kind that it must be able to rule out for the look-up to pay."""
-    texts: tuple[tuple[str, str], ...] = ()
-    """Variable and field of what conditions search for patterns, the one that is always there first."""
+    texts: tuple[Read, ...] = ()
+    """What conditions search for patterns, the one that is always there first."""
+
+    def key(self, asked: Collection[Read]) -> str:
+        """Python that tells one from another where nothing but these fields is asked for."""
+        parts = dict.fromkeys(part for field, code in self.fields.items() if field in asked for part in code)
+        return "".join(parts) if len(parts) == 1 else f"({', '.join(parts)})"
 
 
-PROGRAM: Final = Subject(
-    "program",
-    frozenset({("process", "name"), ("process", "binary")}),
-    key="process.binary",
-    length="len(process.binary)",
-    worth=2,
-)
+PROGRAM: Final = Subject("program", {("process", name): ("process.binary",) for name in ("name", "binary")}, worth=2)
 SUBJECTS: Final = (
     PROGRAM,
-    Subject("function", frozenset({("event", "function")}), key="e.function", length="len(e.function)"),
+    Subject("function", {("event", "function"): ("e.function",)}),
     Subject(
         "file",
-        frozenset({("file", name) for name in ("access", "path", "name", "target")}),
-        key="(file.access, file.path, file.target)",
-        length="len(file.path) + len(file.target)",
-        reads="file = e.file or NO_FILE",
+        {
+            **{("file", name): (f"v_file.{name}",) for name in ("access", "path", "target")},
+            ("file", "name"): ("v_file.path",),
+        },
+        reads="v_file = e.file or NO_FILE",
         texts=(("file", "path"), ("file", "target")),
     ),
     Subject(
         "operation",
-        frozenset({("operation", "name")}),
-        key="operation.name",
-        length="len(operation.name)",
-        reads="operation = e.operation or NO_OPERATION",
+        {("operation", "name"): ("v_operation.name",)},
+        reads="v_operation = e.operation or NO_OPERATION",
         worth=3,
     ),
-    Subject("action", frozenset({("event", "action")}), key="action", length="len(action)", reads="action = e.action"),
+    Subject("action", {("event", "action"): ("e.action",)}),
     Subject(
         "place",
-        frozenset(
-            {
-                ("pod", "name"),
-                *(("process", name) for name in ("argument_credentials", "container_id", "in_init_tree", "partial")),
-                ("process", "truncated"),
-            }
-        ),
-        key="(pod.name, process.container_id, process.in_init_tree, process.truncated, process.argument_credentials, "
-        "process.placement and partial(process))",
-        length="len(pod.name) + len(process.container_id)",
+        {
+            ("pod", "name"): ("pod.name",),
+            **{
+                ("process", name): (f"process.{name}",)
+                for name in ("argument_credentials", "container_id", "in_init_tree", "truncated")
+            },
+            ("process", "partial"): ("process.placement and partial(process)",),
+        },
         reads="pod = process.pod or NO_POD",
         worth=3,
     ),
     Subject(
         "identity",
-        frozenset({("identity", name) for name in ("id", "mapped", "evidence")}),
-        key="(identity.identity_id, identity.mapped, identity.kind)",
-        length="len(identity.identity_id)",
-        reads="identity = primary(e)",
+        {
+            ("identity", "id"): ("v_identity.identity_id",),
+            ("identity", "mapped"): ("v_identity.identity_id", "v_identity.mapped"),
+            ("identity", "evidence"): ("v_identity.identity_id", "v_identity.kind"),
+        },
+        reads="v_identity = primary(e)",
         worth=2,
     ),
-    Subject(
-        "privileges",
-        frozenset({("credentials", "raised")}),
-        key="gained",
-        length="sum(map(len, gained))",
-        reads="gained = e.gained",
-    ),
+    Subject("privileges", {("credentials", "raised"): ("e.gained",)}),
 )
 """In the order in which they are asked: what costs least to read, or rules out most, first."""
 
@@ -112,6 +103,8 @@ class Bounds:
         self._folding = translator.folding
         self._subject = subject
         self._negations = negations
+        self.asked: set[Read] = set()
+        """What of the subject it was found to depend on."""
 
     @property
     def can_fail(self) -> bool:
@@ -140,8 +133,11 @@ class Bounds:
             return negated(self.bound(operands(node)[0], most=not most)) if self._negations else str(most)
         if overload == "conditional":
             return self._conditional(node, most=most)
-        about = not self._folding.can_fail(node) and all(one in self._subject.fields for one in _reads(node))
-        return self._translator.part(node) if about else str(most)
+        reads = set(_reads(node))
+        if self._folding.can_fail(node) or not reads <= self._subject.fields.keys():
+            return str(most)
+        self.asked |= reads
+        return self._translator.part(node)
 
     def _overload(self, node: Any) -> str:
         return self._folding.overload(node) if node.WhichOneof("which") == "call" else ""
@@ -156,7 +152,7 @@ class Bounds:
         return joined((joined(pair, conjunction=True) for pair in (first, second)), conjunction=False)
 
 
-def _reads(node: Any) -> Iterator[tuple[str, str]]:
+def _reads(node: Any) -> Iterator[Read]:
     """Variable and field of all that a node reads of an event."""
     which = node.WhichOneof("which")
     if which == "ident":

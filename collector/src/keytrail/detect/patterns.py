@@ -21,6 +21,10 @@ _REMEMBERED_ANSWERS: Final = 256
 _REMEMBERED_CHARACTERS: Final = 256
 _NEEDED: Final = 12
 """Texts to look for before RE2 is asked; looking for more costs more than asking it."""
+_FEW: Final = 4
+_RARE: Final = 3
+"""Characters of a text that is not in just any command line or path; a mark, or what is hidden, stands for two more."""
+_MARKS: Final = frozenset("|<>&;$`@~")
 _META: Final = frozenset("\\^$.|?*+()[]{}")
 
 _NO_SPAN: Final = (-1, -1)
@@ -52,24 +56,27 @@ def searcher(patterns: str | tuple[str, ...]) -> Test:
     return lambda text: _any_in(texts, text) and found(text)
 
 
-def remembered(test: Test) -> Test:
-    """The same test with its latest answers kept: a node runs the same programs on the same files all day.
+class Remembered(dict[str, bool]):
+    """Answers of a test by text, the latest kept: a node runs the same programs on the same files all day.
 
-    Only for text that may stay in memory: redacted, and not what a process wrote or sent.
+    Only for text that may stay in memory: redacted, and not what a process wrote or sent. A dictionary: `known[text]`
+    takes a third of what a call that looks for the answer would.
     """
-    known: dict[str, bool] = {}
 
-    def answer(text: str) -> bool:
-        found = known.get(text)
-        if found is None:
-            found = test(text)
-            if len(text) <= _REMEMBERED_CHARACTERS:
-                if len(known) >= _REMEMBERED_ANSWERS:
-                    known.clear()
-                known[text] = found
+    __slots__ = ("_test",)
+
+    def __init__(self, test: Test) -> None:
+        super().__init__()
+        self._test = test
+
+    def __missing__(self, text: str) -> bool:
+        """Ask."""
+        found = self._test(text)
+        if len(text) <= _REMEMBERED_CHARACTERS:
+            if len(self) >= _REMEMBERED_ANSWERS:
+                self.clear()
+            self[text] = found
         return found
-
-    return answer
 
 
 def _any_in(texts: tuple[str, ...], text: str) -> bool:
@@ -101,10 +108,15 @@ def _search(compiled: Any) -> Test:
 
     def found(text: str) -> bool:
         try:
-            data = text[:MATCH_CHARACTERS].encode()
+            data = text.encode()
         except UnicodeEncodeError:  # lone surrogates; naming the handler each time costs as much as encoding
+            data = text.encode(errors="replace")
+        size = len(data)
+        if size > MATCH_CHARACTERS:  # asked of bytes, which are counted anyway: a slice of each text costs a tenth
             data = text[:MATCH_CHARACTERS].encode(errors="replace")
-        return bool(match(anywhere, data, 0, len(data))[0] != _NO_SPAN)
+            size = len(data)
+        matches: bool = match(anywhere, data, 0, size)[0] != _NO_SPAN
+        return matches
 
     return found
 
@@ -116,7 +128,7 @@ def required_texts(pattern: str) -> tuple[str, ...]:
     ends a piece, and what it does not understand ends the attempt.
     """
     found: list[str] = []
-    for alternative in _alternatives(pattern):
+    for alternative in _alternatives(pattern.removeprefix("(?s)")):
         best = _required(alternative)
         if not best:
             return ()
@@ -125,7 +137,7 @@ def required_texts(pattern: str) -> tuple[str, ...]:
 
 
 def _required(pattern: str) -> tuple[str, ...]:
-    """The same for an expression without alternatives at its top level: the choice whose shortest text is longest."""
+    """The same for an expression without alternatives at its top level: the choice that tells most."""
     best: tuple[str, ...] = ()
     run, at = "", 0
     while at < len(pattern):
@@ -137,9 +149,9 @@ def _required(pattern: str) -> tuple[str, ...]:
         choice: tuple[str, ...] = ()
         if pattern[at] == "(":
             inside = pattern[at + 1 : at + width - 1]
-            if inside.startswith("?") and not inside.startswith("?:"):
+            if inside.startswith("?") and not inside.startswith(("?:", "?s:")):
                 return ()  # flags, or a name
-            choice = () if optional else required_texts(inside.removeprefix("?:"))
+            choice = () if optional else required_texts(inside.removeprefix("?:").removeprefix("?s:"))
         run = run + char if char and not optional else ""
         best = max(best, choice, (run,) if run else (), key=_worth)
         run = "" if follows == "+" else run
@@ -151,8 +163,15 @@ def _required(pattern: str) -> tuple[str, ...]:
     return best
 
 
-def _worth(choice: tuple[str, ...]) -> int:
-    return min(map(len, choice), default=0)
+def _worth(choice: tuple[str, ...]) -> tuple[int, bool, int]:
+    """What tells most: texts that are rare, then few of them, then long ones."""
+    rarity = min(map(_rarity, choice), default=0)
+    return rarity, len(choice) <= _FEW, min(map(len, choice), default=0)
+
+
+def _rarity(text: str) -> int:
+    marked = not _MARKS.isdisjoint(text) or "/." in text
+    return min(_RARE, len(text) + 2 * marked)
 
 
 def _alternatives(pattern: str) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from keytrail.detect.compiled import CompiledRules, RunningRule, Slot, loaded
 from keytrail.detect.detector import detector, top, translator
+from keytrail.detect.keys import counted_by, suppressed_by
 from keytrail.detect.rule_check import CheckedRule, Expression
 from keytrail.detect.translation import Locals, Symbols
 from keytrail.domain.event import Event, EventKind
@@ -29,14 +30,8 @@ def generate(rules: Sequence[CheckedRule], *, waiting: bool = True) -> CompiledR
             kinds.append(kind)
     for number, rule in enumerate(rules):
         texts.append(_function(f"message_{number}", f'"".join({_joined(rule.message, symbols)})'))
-        texts += [
-            _function(f"{name}_{number}", _tuple(parts, symbols))
-            for name, parts in (
-                ("suppress", rule.suppress_by),
-                ("count", rule.count_by),
-                ("distinct", (rule.distinct,) if rule.distinct else ()),
-            )
-        ]
+        texts.append(suppressed_by(f"suppressed_{number}", rule, symbols))
+        texts.append(counted_by(f"counted_{number}", rule, symbols))
     running = (RunningRule(one.rule, len(one.steps), one.distinct is not None, one.version) for one in rules)
     source = "\n\n".join(texts)
     code = marshal.dumps(compile(source, "<rules>", "exec"))
@@ -59,10 +54,6 @@ def _function(name: str, value: str) -> str:
 def _joined(parts: Iterable[str | Expression], symbols: Symbols) -> str:
     codes = (repr(part) if isinstance(part, str) else f"shown({_single(part, symbols)})" for part in parts)
     return f"({''.join(f'{code}, ' for code in codes)})"
-
-
-def _tuple(parts: Iterable[Expression], symbols: Symbols) -> str:
-    return f"({''.join(f'{_single(part, symbols)}, ' for part in parts)})"
 
 
 def _single(expression: Expression, symbols: Symbols) -> str:

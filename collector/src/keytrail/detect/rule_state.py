@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final
 
 from keytrail.detect.compiled import RuleCode, RunningRule
-from keytrail.detect.state import ITEM_CHARACTERS, Budget, Counter, Key, Sequencer, Suppressor, small
+from keytrail.detect.state import Budget, Counter, Key, Sequencer, Suppressor
 from keytrail.domain.event import Event
 from keytrail.domain.finding import Finding, Snapshot
 from keytrail.domain.process import Process
@@ -50,8 +50,9 @@ class RuleState:
             if before is None:
                 return None
             steps = before
-        count = 0 if self._counter is None else self._counted(self._counter, event, now_ns)
-        return None if count is None else self._found(event, steps, count, now_ns)
+        if self._counter is not None and not self._reaches(self._counter, event, now_ns):
+            return None
+        return self._found(event, steps, now_ns)
 
     @property
     def begun(self) -> Sized:
@@ -62,27 +63,24 @@ class RuleState:
         """Whether a sequence has begun: mostly none has, and then its later steps need not be asked for."""
         return self._sequencer is not None and self._sequencer.waits(now_ns)
 
-    def _counted(self, counter: Counter, event: Event, now_ns: int) -> int | None:
-        """The threshold's count when it is reached now, None while it is not."""
-        key = small(self._code.count_key(event))
+    def _reaches(self, counter: Counter, event: Event, now_ns: int) -> bool:
+        key, value = self._code.counted_by(event)
         if not self.rule.distinct:
-            reached = counter.reaches(key, now_ns)
-        else:
-            reached = counter.reaches_distinct(key, small(self._code.distinct(event), ITEM_CHARACTERS), now_ns)
-        return self._threshold if reached else None
+            return counter.reaches(key, now_ns)
+        return counter.reaches_distinct(key, value, now_ns)
 
-    def _found(self, event: Event, steps: tuple[Snapshot, ...], count: int, now_ns: int) -> list[Finding]:
+    def _found(self, event: Event, steps: tuple[Snapshot, ...], now_ns: int) -> list[Finding]:
         self.newly_suppressed = self.newly_over_budget = False
         key: Key = b""
         found: list[Finding] = []
         if self._suppressor is not None:
-            found += self._suppressor.ended(now_ns)
-            key = small(self._code.suppress_key(event))
-            if self._suppressor.is_repeat(key):
+            key = self._code.suppressed_by(event)
+            if self._suppressor.is_repeat(key, now_ns):
                 self.newly_suppressed = True
                 return found
+            found += self._suppressor.ended(now_ns)
         found += self._budget.ended(now_ns)
-        finding = self._budget.admits(lambda: self._made(event, steps, count), now_ns)
+        finding = self._budget.admits(lambda: self._made(event, steps), now_ns)
         if finding is None:
             self.newly_over_budget = True
             return found
@@ -90,8 +88,9 @@ class RuleState:
             found += self._suppressor.begin(key, finding, now_ns)
         return [*found, finding]
 
-    def _made(self, event: Event, steps: tuple[Snapshot, ...], count: int) -> Finding:
-        return Finding(self.rule.rule, self.rule.version, self._code.message(event), Snapshot(event), steps, count)
+    def _made(self, event: Event, steps: tuple[Snapshot, ...]) -> Finding:
+        message = self._code.message(event)
+        return Finding(self.rule.rule, self.rule.version, message, Snapshot(event), steps, self._threshold)
 
     def _ties(self, event: Event, *, kept: bool = False) -> Iterator[str]:
         """What a step looks for among the steps before it; `kept`: under what it waits for the next."""

@@ -2,11 +2,11 @@
 
 In: that a condition held, for which key, at which time. Out: whether that makes a finding, and later how many repeats
 it stood for. Time is what the engine says, a clock made of the events' own times; nothing here looks at a real one.
-Long keys are digests: whoever starts a process chooses the texts in them. Knows no condition.
+Knows no condition.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Final
@@ -18,29 +18,12 @@ MINUTE_NS: Final = 60_000_000_000
 _KEYS: Final = 4_096
 _ITEMS: Final = 65_536
 _PARTIALS: Final = 8_192
-_CHARACTERS: Final = 128
-"""Of a key: two exec ids and an address."""
-ITEM_CHARACTERS: Final = 32
-"""Of a value that is counted: there are many more of them."""
-
-Key = tuple[Any, ...] | bytes
+Key = Hashable
+"""Text, a number, a tuple of these, or a digest: whoever starts a process chooses the texts in it."""
 
 
-def small(key: tuple[Any, ...], limit: int = _CHARACTERS) -> Key:
-    """A key that may be kept: itself when it holds numbers and a few characters, else its digest.
-
-    The digest is injective but for collisions of the hash, since it is made of a tuple's repr.
-    """
-    characters = 0
-    for one in key:
-        kind = one.__class__
-        if kind is str:
-            characters += len(one)
-        elif kind is not int and kind is not bool:
-            break
-    else:
-        if characters <= limit:
-            return key
+def digest(key: tuple[Any, ...]) -> bytes:
+    """Return what is kept of a long key; injective but for collisions of the hash, since made of a tuple's repr."""
     return blake2b(repr(key).encode("utf-8", "backslashreplace"), digest_size=16).digest()
 
 
@@ -62,10 +45,10 @@ class Suppressor:
         self._repeats: OrderedDict[Key, _Repeats] = OrderedDict()  # in the order in which their windows end
         self.evicted = 0
 
-    def is_repeat(self, key: Key) -> bool:
+    def is_repeat(self, key: Key, now_ns: int) -> bool:
         """Whether a window of this key is open; counts the repeat."""
         repeats = self._repeats.get(key)
-        if repeats is None:
+        if repeats is None or repeats.until_ns <= now_ns:
             return False
         repeats.count += 1
         return True
@@ -138,13 +121,18 @@ class Budget:
             yield from self.ended(now_ns)
 
 
+_Seen = tuple[Key, int] | dict[Key, int]
+"""Values, and when they were seen last; a pair for the one that mostly is all that ever comes: a fifth of the space."""
+
+
 class Counter:
     """Events, or distinct values, of one rule by key within a window."""
 
-    def __init__(self, count: int, window_ns: int) -> None:
+    def __init__(self, count: int, window_ns: int, *, keys: int = _KEYS, items: int = _ITEMS) -> None:
         self._count = count
         self._window_ns = window_ns
-        self._seen: OrderedDict[Key, dict[Key, int]] = OrderedDict()
+        self._most_keys, self._most_items = keys, items
+        self._seen: OrderedDict[Key, _Seen] = OrderedDict()
         self._events: OrderedDict[Key, deque[int]] = OrderedDict()
         self._items = 0
         self.evicted = 0
@@ -161,33 +149,45 @@ class Counter:
         while times[0] <= now_ns - self._window_ns:
             times.popleft()
             self._items -= 1
-        return self._reached(self._events, key, len(times))
+        self._bound(self._events)
+        if len(times) < self._count:
+            return False
+        self._items -= len(self._events.pop(key, ()))
+        return True
 
     def reaches_distinct(self, key: Key, value: Key, now_ns: int) -> bool:
         """Count a value that was not seen within the window."""
-        values = self._seen.get(key)
-        if values is None:  # of most keys nothing else comes
-            values = self._seen[key] = {value: now_ns}
+        seen = self._seen.get(key)
+        if seen is None:
+            self._seen[key] = value, now_ns
             self._items += 1
-            return self._reached(self._seen, key, 1)
-        self._seen.move_to_end(key)
-        if values.pop(value, None) is None:
-            self._items += 1
-        values[value] = now_ns  # seen last
-        while values[oldest := next(iter(values))] <= now_ns - self._window_ns:
-            del values[oldest]
-            self._items -= 1
-        return self._reached(self._seen, key, len(values))
-
-    def _reached(self, kept: OrderedDict[Key, Any], key: Key, count: int) -> bool:
-        if len(kept) > _KEYS or self._items > _ITEMS:
-            _, oldest = kept.popitem(last=False)
-            self._items -= len(oldest)
-            self.evicted += 1
-        if count < self._count:
+            self._bound(self._seen)
             return False
-        self._items -= len(kept.pop(key, ()))
+        self._seen.move_to_end(key)
+        if isinstance(seen, tuple):
+            before, at_ns = seen
+            if before == value:
+                self._seen[key] = value, now_ns
+                return False
+            seen = self._seen[key] = {before: at_ns}
+        if seen.pop(value, None) is None:
+            self._items += 1
+        seen[value] = now_ns  # seen last
+        while seen[oldest := next(iter(seen))] <= now_ns - self._window_ns:
+            del seen[oldest]
+            self._items -= 1
+        self._bound(self._seen)
+        if len(seen) < self._count:
+            return False
+        self._items -= len(self._seen.pop(key, ()))
         return True
+
+    def _bound(self, kept: OrderedDict[Key, Any]) -> None:
+        """Forget the key of which nothing came for longest, when there is too much."""
+        if len(kept) > self._most_keys or self._items > self._most_items:
+            _, oldest = kept.popitem(last=False)
+            self._items -= 1 if oldest.__class__ is tuple else len(oldest)
+            self.evicted += 1
 
     def forget(self) -> None:
         """Start from nothing: the clock was set back."""

@@ -6,7 +6,7 @@ lambda, where an assignment would be lost, they are read again. All text of a ru
 a named constant: no part of a rule becomes code by itself. Which function the expression stands in is `program`'s.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,13 @@ from keytrail.domain.event import EventKind
 
 HOT: Final = {"process": "process", "event": "e", "pod": "pod"}
 """Variables that a function reads at its top: every event has them at hand."""
+_SOCKET: Final = frozenset({"network"})
+AT_HAND: Final[Mapping[EventKind, frozenset[str]]] = {
+    **dict.fromkeys((EventKind.CONNECT, EventKind.ACCEPT, EventKind.CLOSE, EventKind.LISTEN), _SOCKET),
+    EventKind.SEND: _SOCKET | {"payload"},
+    **dict.fromkeys((EventKind.FILE, EventKind.LIBRARY), frozenset({"file"})),
+}
+"""Variables that nearly all conditions on a kind ask for: read once before them, or each would ask if they are."""
 
 _ENDS: Final = {"starts_with_string": "startswith", "ends_with_string": "endswith"}
 """Methods of Python that take several texts at once."""
@@ -74,6 +81,8 @@ class Locals:
 
     lazy: set[str] = field(default_factory=set)
     """None until first reached."""
+    first: dict[str, str] = field(default_factory=dict)
+    """With what they hold: read before the first expression."""
 
 
 class Translator:
@@ -100,6 +109,7 @@ class Translator:
         self._symbols = symbols
         self._locals = names
         self._remembers = remembers
+        self._at_hand = AT_HAND.get(kind, frozenset()) if kind is not None else frozenset()
         self.folding = Folding(condition, analysis, kind)
 
     def translate(self, *, nested: bool = False) -> str:
@@ -166,10 +176,13 @@ class Translator:
         if variable.name in HOT:
             return HOT[variable.name]
         local = f"v_{variable.name}"
-        if nested:
-            return variable.source.format(e="e")
-        self._locals.lazy.add(local)
         source = variable.source.format(e="e")
+        if nested:
+            return source
+        if variable.name in self._at_hand:
+            self._locals.first[local] = source
+            return local
+        self._locals.lazy.add(local)
         if variable.many:  # may be an empty tuple, which is false
             return f"({local} if {local} is not None else ({local} := {source}))"
         return f"({local} or ({local} := {source}))"
@@ -193,10 +206,10 @@ class Translator:
 
     def _field(self, found: Field, base: str, *, nested: bool) -> str:
         source = found.source.format(o=base, e="e")
-        name = "process" if base == "process" else base[3:].partition(" ")[0] if base.startswith("(v_") else ""
-        if found.plain or nested or not name:
+        name = base.lstrip("(").partition(" ")[0]
+        if found.plain or nested or not name.startswith(("process", "v_")):
             return source
-        local = f"f_{name}_{found.name}"
+        local = f"f_{name.removeprefix('v_')}_{found.name}"
         self._locals.lazy.add(local)
         return f"({local} if {local} is not None else ({local} := {source}))"
 
@@ -255,16 +268,16 @@ class Translator:
         text = self._code(parts[0], scope, nested=nested)
         known = self._known_list(parts[1], scope) if function == "in_cidrs" else self._known_text(parts[1], scope)
         if known is not None:
-            return f"{self._prepared(function, known, parts[0])}({text})"
+            return self._asked(function, known, parts[0], text)
         # The item of a macro over a known list: every value was tried when the rule was loaded, and is remembered.
         prepare = self._symbols.constant("prepare", function)
         return f"{prepare}({self._code(parts[1], scope, nested=nested)})({text})"
 
-    def _prepared(self, function: str, known: Any, text: Any) -> str:
-        """Name of a prepared test; one that remembers, for texts that come again and may be kept."""
-        if function in {"in_cidrs", "cidr"} or not (self._remembers and self._keeps(text)):
-            return self._symbols.constant(function, known)
-        return self._symbols.constant(f"{KNOWN}{function}", known)
+    def _asked(self, function: str, known: Any, node: Any, text: str) -> str:
+        """A prepared test of a text; one that remembers, where texts come again and may be kept."""
+        if function in {"in_cidrs", "cidr"} or not (self._remembers and self._keeps(node)):
+            return f"{self._symbols.constant(function, known)}({text})"
+        return f"{self._symbols.constant(f'{KNOWN}{function}', known)}[{text}]"
 
     def _keeps(self, node: Any) -> bool:
         if node.WhichOneof("which") != "select":
@@ -313,8 +326,7 @@ class Translator:
             return f"{self._code(text, scope, nested=nested)}.{_ENDS[overload]}({listed})"
         if function == "in_cidrs" or patterns[0].ident.name != macro.variable or not self._plain(text):
             return ""
-        prepared = self._prepared(function, values, text)
-        return f"{prepared}({self._code(text, scope, nested=nested)})"
+        return self._asked(function, values, text, self._code(text, scope, nested=nested))
 
     def _plain(self, node: Any) -> bool:
         """Whether a node is a field of a variable: it does not depend on a macro's item, and cannot fail."""
