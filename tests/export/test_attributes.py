@@ -15,7 +15,8 @@ from keytrail.decode.decoder import Decoder
 from keytrail.domain.event import Event
 from keytrail.export.attribute_values import host_name, image_name, image_tags
 from keytrail.export.attributes_page import declared, renewed
-from keytrail.export.otlp_encode import RecordEncoder, ResourceKey
+from keytrail.export.otlp_encode import RecordEncoder
+from keytrail.export.otlp_known import ResourceKey
 from support.recordings import STREAMS, messages
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "telemetry.md"

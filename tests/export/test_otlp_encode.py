@@ -23,6 +23,7 @@ from keytrail.domain.peer import Peer, PeerKind
 from keytrail.domain.process import Pod, Process
 from keytrail.export.attributes import SCHEMA_URL
 from keytrail.export.attributes_page import declared
+from keytrail.export.otlp_known import KnownProcesses
 
 
 @given(event=events())
@@ -117,12 +118,13 @@ def test_hook_arguments_are_not_exported() -> None:
 
 def test_memory_is_bounded() -> None:
     """Any number of processes and pods, with arguments of any length, leave only so much remembered."""
-    used = encoder()
+    used = KnownProcesses({})
     for number in range(20_000):
         process = Process(f"x{number}", arguments="x" * 5000 if number % 2 else "", pod=Pod("ml", f"pod-{number}"))
-        used.encode(Event(EventKind.EXEC, EventType.EXEC, process, time_ns=number))
-    assert len(used._memo._known) <= 8192
-    assert all(sum(map(len, known[3])) <= 4096 for known in used._memo._known.values())
+        known = used.of(Event(EventKind.EXEC, EventType.EXEC, process, time_ns=number))
+        assert f"x{number}" in known.attributes
+    assert 1000 < len(used._memo._known) <= 8192
+    assert all(len(known.attributes) <= 4096 for known in used._memo._known.values())
     assert len(used._subjects) <= 4096
 
 

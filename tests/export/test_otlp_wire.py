@@ -9,7 +9,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from export.otlp_oracle import clean, parse
 from keytrail.export.attributes import Group
-from keytrail.export.otlp_table import Table
+from keytrail.export.otlp_table import Shared, Table
 from keytrail.export.otlp_wire import (
     RECORD_ATTRIBUTES,
     Framing,
@@ -51,20 +51,20 @@ class Source:
     inner: Inner
 
 
-TABLE = Table[Source](
-    Group(
-        "Test",
-        "record",
-        (
-            ("text", "string", "", "text"),
-            ("number", "int", "", "number"),
-            ("flag", "boolean", "", "inner.flag"),
-            ("words", "string[]", "", "words"),
-            ("numbers", "int[]", "", "numbers"),
-            ("size", "int", "", lambda s: len(s.text)),
-        ),
-    )
+GROUP = Group[Source](
+    "Test",
+    "record",
+    (
+        ("text", "string", "", "text"),
+        ("number", "int", "", "number"),
+        ("flag", "boolean", "", "inner.flag"),
+        ("words", "string[]", "", "words"),
+        ("numbers", "int[]", "", "numbers"),
+        ("size", "int", "", lambda s: len(s.text)),
+    ),
 )
+TABLE = Table(GROUP)
+SHARING = Table(GROUP, shared=(Shared("number", "words", "s.number, s.inner.flag, s.words"),))
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 
 
@@ -79,7 +79,7 @@ INTEGERS = st.integers(-(2**63), 2**63 - 1)
     )
 )
 def test_a_table_writes_the_bytes_that_protobuf_writes(source: Source) -> None:
-    """Every type of attribute, present and absent, is byte for byte what protobuf serializes."""
+    """Every type of attribute, present and absent, is byte for byte what protobuf serializes, remembered or not."""
     values = {
         "text": AnyValue(string_value=source.text) if source.text else None,
         "number": None if source.number is None else AnyValue(int_value=source.number),
@@ -89,8 +89,9 @@ def test_a_table_writes_the_bytes_that_protobuf_writes(source: Source) -> None:
         "size": AnyValue(int_value=len(source.text)),
     }
     record = LogRecord(attributes=[KeyValue(key=key, value=value) for key, value in values.items() if value])
-    assert TABLE.encode(source) == record.SerializeToString()
-    assert TABLE.encode(None) == b""
+    for table in (TABLE, SHARING, SHARING):
+        assert table.encode(source) == record.SerializeToString()
+        assert table.encode(None) == b""
 
 
 def test_integers_at_every_size_of_a_varint() -> None:

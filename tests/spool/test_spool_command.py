@@ -9,7 +9,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from keytrail.domain.drop import DropReason
-from keytrail.export.otlp_encode import RecordEncoder, ResourceKey
+from keytrail.export.otlp_encode import RecordEncoder
+from keytrail.export.otlp_known import ResourceKey
 from keytrail.export.spool.entries import Lane
 from spool.spool_world import MIB, World
 from support.commands import Ran, keytrail

@@ -6,12 +6,11 @@ shows or parses the line. Built from text fragments: `json.dumps` of a whole lin
 """
 
 import json
-from typing import NamedTuple
 
 from keytrail.domain.event import Event, EventType, FileAccess, Network, Operation, Payload
 from keytrail.domain.identity import NO_IDENTITY, Attribution, Evidence, EvidenceKind
 from keytrail.domain.process import Pod
-from keytrail.export.output import ProcessMemo, rfc3339
+from keytrail.export.output import Fragments, ProcessMemo, rfc3339
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -64,26 +63,21 @@ def _pod(pod: Pod, node: str) -> str:
     return f',"pod":{_json({key: value for key, value in parts.items() if value})}'
 
 
-class _Fragments(NamedTuple):
+class _Shared(Fragments):
     """What the lines of one process share."""
 
-    host: str
-    process: str
-    identity: str
-    pod: str
+    __slots__ = ("host", "identity", "pod_object", "process")
+
+    def __init__(self, event: Event) -> None:
+        process = event.process
+        self.host = _json(event.node)
+        self.process = f'"pid":{process.pid},"binary":{_json(process.binary)},"args":{_json(process.arguments)}'
+        self.identity = f',"identity":{_json(identity_object(process.attribution or NO_IDENTITY))}'
+        self.pod_object = "" if process.pod is None else _pod(process.pod, event.node)
+        self.size = len(self.process) + len(self.identity)
 
 
-def _fragments(event: Event) -> _Fragments:
-    process = event.process
-    return _Fragments(
-        _json(event.node),
-        f'"pid":{process.pid},"binary":{_json(process.binary)},"args":{_json(process.arguments)}',
-        f',"identity":{_json(identity_object(process.attribution or NO_IDENTITY))}',
-        "" if process.pod is None else _pod(process.pod, event.node),
-    )
-
-
-_memo = ProcessMemo(_fragments)
+_memo = ProcessMemo(_Shared)
 
 
 def _network(network: Network) -> str:
@@ -139,7 +133,8 @@ def _exit(event: Event) -> str:
 
 def event_line(event: Event) -> str:
     """Write the event as JSON, without a newline."""
-    host, process, identity, pod = _memo.of(event)
+    shared = _memo.of(event)
+    host, process, identity, pod = shared.host, shared.process, shared.identity, shared.pod_object
     stamp = rfc3339(event.time_ns)
     end = f"{pod}}}"
     if event.time_estimated or event.backfilled:

@@ -2,27 +2,24 @@
 
 Events with their attribution come in; out come bytes of `LogRecord` and `ResourceLogs` messages, made once and never
 parsed again on their way. Which attributes there are is said in `attributes`, how they become bytes in `otlp_table`
-and `otlp_wire`; where records go is the spool's business (next: `otlp_output`).
-
-What is the same for all events of a process, of a container, of a hook, or of an identity is made once for each of
-them. Objects that many events share are known by their id (and kept, so that it stays theirs): hashing a pod or an
-attribution by its fields costs as much as encoding an event.
+and `otlp_wire`, what all events of a process share in `otlp_known`; where records go is the spool's business (next:
+`otlp_output`).
 """
 
 from collections.abc import Callable, Mapping
 from struct import Struct
-from typing import Final, Generic, NamedTuple, NewType, TypeVar
+from typing import Final, NamedTuple
 
 from keytrail import __version__
 from keytrail.domain.event import NO_DETAILS, Details, Event, EventKind, Payload
-from keytrail.domain.identity import NO_IDENTITY, Attribution
 from keytrail.domain.peer import Peer
 from keytrail.export import attributes
-from keytrail.export.attributes import Group, Row, S, Subject
-from keytrail.export.otlp_table import Table
+from keytrail.export.attributes import Group, Row, S
+from keytrail.export.bounded import Bounded
+from keytrail.export.otlp_known import THREAD, Known, KnownProcesses, ResourceKey
+from keytrail.export.otlp_table import Shared, Table
 from keytrail.export.otlp_wire import (
     RECORD_ATTRIBUTES,
-    RESOURCE_ATTRIBUTES,
     Framing,
     IntegerTexts,
     attribute_writer,
@@ -31,16 +28,10 @@ from keytrail.export.otlp_wire import (
     value_prefixes,
     varint,
 )
-from keytrail.export.output import ProcessMemo
-from keytrail.export.record_uid import call_text, event_digest, process_digest
-from keytrail.export.terminal_line import identity_text, process_text, target_text
+from keytrail.export.record_uid import call_text, event_digest
+from keytrail.export.terminal_line import target_text
 
-ResourceKey = NewType("ResourceKey", bytes)
-"""The encoded Resource itself: records belong together when, and only when, their resources are equal."""
-
-_RESOURCES = 4096
 _CALLS = 4096
-_ATTRIBUTIONS = 1024
 _PEERS = 1024
 _UINT64 = (1 << 64) - 1
 
@@ -63,19 +54,14 @@ def _rows(group: Group[S], *names: str) -> list[Row[S]]:
 
 _OF_HOOKS: Final = ("keytrail.event.kind", "keytrail.event.type", "keytrail.event.function", "keytrail.event.policy")
 _MARKS: Final = ("keytrail.event.time_estimated", "keytrail.backfilled")
-_HOST: Final = Table(attributes.HOST)
-_CONTAINER: Final = Table(attributes.CONTAINER)
-_WORKLOAD: Final = Table(attributes.WORKLOAD)
-_PROCESS: Final = Table(attributes.PROCESS)
-_IDENTITY: Final = Table(attributes.IDENTITY)
-_POD: Final = Table(attributes.POD)
 _HOOK: Final = Table(attributes.EVENT, _rows(attributes.EVENT, *_OF_HOOKS))
 _MARKED: Final = Table(attributes.EVENT, _rows(attributes.EVENT, *_MARKS))
-_THREAD: Final = IntegerTexts(RECORD_ATTRIBUTES, attributes.THREAD_ID)
 _PARENT: Final = IntegerTexts(RECORD_ATTRIBUTES, "process.parent_pid")
 _DETAILS: Final = Table(attributes.DETAILS)
 _CREDENTIALS: Final = Table(attributes.CREDENTIALS)
-_NETWORK: Final = Table(attributes.NETWORK)
+_NETWORK: Final = Table(
+    attributes.NETWORK, shared=(Shared("network.transport", "network.type", "s.family, s.protocol"),)
+)
 _PEER: Final = Table(attributes.PEER, [row for row in attributes.PEER.rows if row[0] != "server.address"])
 _PEER_HOST: Final = Table(attributes.PEER, _rows(attributes.PEER, "server.address"))
 _FILE: Final = Table(attributes.FILE)
@@ -83,44 +69,8 @@ _PAYLOAD: Final = Table(attributes.PAYLOAD)
 _OPERATION: Final = Table(attributes.OPERATION)
 _EXIT: Final = Table(attributes.EXIT)
 _UID: Final = attribute_writer(RECORD_ATTRIBUTES, attributes.RECORD_UID, "string")(32 * "0")[:-32].decode("ascii")
-_OBSERVED_ONLY: Final = frozenset(
-    name for group in (attributes.CONTAINER, attributes.WORKLOAD) for name, _, _, _ in group.rows
-)
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class _Bounded(dict[K, V], Generic[K, V]):
-    """A memory that is forgotten when it is full: what is in use is soon there again."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = most
-
-    def keep(self, key: K, value: V) -> V:
-        if len(self) >= self._most:
-            self.clear()
-        self[key] = value
-        return value
-
-
-class Known(NamedTuple):
-    """What the records of one process share."""
-
-    resource: ResourceKey
-    attributes: str
-    """Encoded, a character for each byte, as everything that becomes part of a record."""
-    identified: str
-    """Attributes of its identity, the same text for all processes that have it: most of a process is in memory once."""
-    placed: str
-    """Attributes of its pod, likewise."""
-    thread: str
-    """The thread's attribute when it is the first one, as nearly always."""
-    uid: bytes
-    """Digest of what identifies the process image and its identity."""
-    process: str
-    identity: str
+# Asked of every event: before Python 3.12 a member of an enum costs four times as much as a global.
+_EXEC, _PRIVILEGE = EventKind.EXEC, EventKind.PRIVILEGE
 
 
 class Hook(NamedTuple):
@@ -149,33 +99,22 @@ _OF_EVENTS: Final = head(9, "INFO", "event")
 
 
 class RecordEncoder:
-    """Makes records of events. For one thread; keeps bounded memories of processes, containers, hooks, identities."""
+    """Makes records of events. For one thread; keeps bounded memories of processes, hooks and peers."""
 
     def __init__(self, resource: Mapping[str, str], clock_ns: Callable[[], int]) -> None:
-        self._resource = {
-            # A collector's own pod, say from OTEL_RESOURCE_ATTRIBUTES, must not be taken for the observed one.
-            name: attribute_writer(RESOURCE_ATTRIBUTES, name, "string")(value)
-            for name, value in resource.items()
-            if name not in _OBSERVED_ONLY
-        }
         self._clock_ns = clock_ns
-        self._memo = ProcessMemo(self._learn)
-        self._hooks: _Bounded[tuple[int, int, str, str], Hook] = _Bounded(_CALLS)
-        self._subjects: _Bounded[tuple[int, str, str], tuple[object, ResourceKey, str]] = _Bounded(_RESOURCES)
-        self._identities: _Bounded[int, tuple[object, str, str]] = _Bounded(_ATTRIBUTIONS)
-        self._peers: _Bounded[int, tuple[Peer, str, str]] = _Bounded(_PEERS)
+        self.known = KnownProcesses(resource).of
+        """What the records of an event's process share."""
+        self._hooks: Bounded[tuple[int, int, str, str], Hook] = Bounded(_CALLS)
+        self._peers: Bounded[int, tuple[Peer, str, str]] = Bounded(_PEERS)
 
     def encode(self, event: Event) -> tuple[ResourceKey, bytes]:
         """One LogRecord message, and the key of the resource that it belongs to."""
-        known, hook, tid = self._memo.of(event), self.hook(event), event.tid
+        known, hook, tid = self.known(event), self.hook(event), event.tid
         target = target_text(event)
         body = f"{hook.kind} {known.process}{' ' if target else ''}{target}{known.identity}"
         uid = event_digest(event, known.uid, tid, hook.call)
         return known.resource, self.record(event, known, hook, tid, _OF_EVENTS, event.time_ns, body, uid)
-
-    def known(self, event: Event) -> Known:
-        """What the records of the event's process share."""
-        return self._memo.of(event)
 
     def hook(self, event: Event) -> Hook:
         """What the records of events of this kind from this hook share."""
@@ -188,7 +127,7 @@ class RecordEncoder:
 
     def resource_key(self, event: Event) -> ResourceKey:
         """Key of the resource that the records of an event belong to."""
-        return self._memo.of(event).resource
+        return self.known(event).resource
 
     def record(  # noqa: PLR0917 - made of every event: positional, no keyword parsing on the hot path
         self, event: Event, known: Known, hook: Hook, tid: int, start: str, time_ns: int, body: str, uid: bytes
@@ -199,20 +138,21 @@ class RecordEncoder:
         if details.network is not None and (peer := event.peer) is not None:
             more += self._peer(peer, details.payload)
         if tid:
-            more += known.thread if tid == event.process.pid else _THREAD[tid]
+            more += known.thread if tid == event.process.pid else THREAD[tid]
         if parent is not None:
             more += _PARENT[parent.pid]
         if event.time_estimated or event.backfilled:
             more += _MARKED.text(event)
         # They are those of the exec, and cold in the message: only where a reader looks for them.
-        if (kind is EventKind.EXEC or kind is EventKind.PRIVILEGE) and (credentials := event.credentials) is not None:
+        if (kind is _EXEC or kind is _PRIVILEGE) and (credentials := event.credentials) is not None:
             more += _CREDENTIALS.text(credentials)
+        times = _TIMES.pack(_TIME_TAG, time_ns & _UINT64, _OBSERVED_TAG, self._clock_ns() & _UINT64).decode("latin-1")
+        # A kilobyte is copied twice, here and by `encode`: bytes put in front of it would be once more.
         text = (
-            f"{start}{_BODY[len(body)]}{body}{_UID}{uid.hex()}{hook.attributes}"
+            f"{times}{start}{_BODY[len(body)]}{body}{_UID}{uid.hex()}{hook.attributes}"
             f"{known.attributes}{known.identified}{known.placed}{more}"
         )
-        times = _TIMES.pack(_TIME_TAG, time_ns & _UINT64, _OBSERVED_TAG, self._clock_ns() & _UINT64)
-        return times + text.encode("latin-1")
+        return text.encode("latin-1")
 
     def resource_logs(self, key: bytes, records: list[bytes]) -> bytes:
         """One ResourceLogs message of records that share a resource."""
@@ -228,49 +168,6 @@ class RecordEncoder:
         # Of two names the one that this very event carries is its server's.
         named = payload is not None and (payload.server_name or payload.http_host)
         return known[1] if named else known[1] + known[2]
-
-    def _learn(self, event: Event) -> Known:
-        process = event.process
-        resource, pod = self._subject(event)
-        identity, identity_words = self._identity(process.attribution or NO_IDENTITY)
-        return Known(
-            resource,
-            _PROCESS.text(process),
-            identity,
-            pod,
-            _THREAD[process.pid],
-            process_digest(event),
-            process_text(process),
-            identity_words,
-        )
-
-    def _identity(self, attribution: Attribution) -> tuple[str, str]:
-        known = self._identities.get(id(attribution))
-        if known is None:
-            text = identity_text(attribution)
-            made = (attribution, _IDENTITY.text(attribution), f" {text}" if text else "")
-            known = self._identities.keep(id(attribution), made)
-        return known[1], known[2]
-
-    def _subject(self, event: Event) -> tuple[ResourceKey, str]:
-        process = event.process
-        pod = process.pod
-        key = (id(pod), event.node, process.container_id)
-        known = self._subjects.get(key)
-        if known is None:
-            resource = self._resource_of(Subject(event.node, pod, process.container_id))
-            known = self._subjects.keep(key, (pod, resource, _POD.text(pod)))
-        return known[1], known[2]
-
-    def _resource_of(self, subject: Subject) -> ResourceKey:
-        own = dict(self._resource)
-        if subject.node:
-            # The agent knows where it runs; a recording's node is not that of the collector which reads it.
-            own.pop("host.name", None)
-            if subject.pod is not None:
-                own.pop("k8s.node.name", None)
-        made = (*own.values(), _HOST.encode(subject), _CONTAINER.encode(subject), _WORKLOAD.encode(subject.pod))
-        return ResourceKey(b"".join(made))
 
 
 def _details_text(details: Details) -> str:

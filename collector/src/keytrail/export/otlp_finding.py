@@ -13,7 +13,8 @@ from keytrail.domain.event import Event
 from keytrail.domain.finding import Finding
 from keytrail.domain.rules import Severity
 from keytrail.export.attributes import Group
-from keytrail.export.otlp_encode import RecordEncoder, ResourceKey, head
+from keytrail.export.otlp_encode import RecordEncoder, head
+from keytrail.export.otlp_known import ResourceKey
 from keytrail.export.otlp_table import Table
 from keytrail.export.record_uid import event_digest, finding_digest
 from keytrail.export.spool.entries import Lane

@@ -15,7 +15,8 @@ from keytrail.domain.gap import Gap, GapPhase
 from keytrail.domain.process import Process
 from keytrail.export.attributes import RECORD_KIND, RECORD_UID, Group
 from keytrail.export.gap_line import gap_sentence
-from keytrail.export.otlp_encode import RecordEncoder, ResourceKey
+from keytrail.export.otlp_encode import RecordEncoder
+from keytrail.export.otlp_known import ResourceKey
 from keytrail.export.otlp_table import Table
 from keytrail.export.otlp_wire import RECORD_ATTRIBUTES, attribute_writer, delimited
 from keytrail.export.output import rfc3339

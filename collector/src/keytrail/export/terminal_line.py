@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import TextIO
 
-from keytrail.domain.event import Details, Event, EventKind, Network
+from keytrail.domain.event import NO_DETAILS, Event, EventKind, Network, Payload
 from keytrail.domain.identity import NO_IDENTITY, Attribution
 from keytrail.domain.process import Process
 from keytrail.export.output import LAST_SECOND
@@ -23,13 +23,14 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127)} | {
     ord('"'): '\\"',
 }
 _IS_BARE = re.compile(r"[A-Za-z0-9_./:@%+=,~\[\]-]+").fullmatch
-_IS_INERT = re.compile(r"[ !#-\[\]-~]*").fullmatch
-"""Printable ASCII without quotes and backslashes, which most command lines are: nothing in it needs an escape."""
+_IS_PLAIN = re.compile(r"[ -~]*").fullmatch
+"""Printable ASCII, which most command lines are: nothing in it needs an escape but quotes and backslashes."""
 _ARGUMENTS_WIDTH = 100
 _TEXT_WIDTH = 200
 _RESET = "\x1b[0m"
 _DIM, _GREEN, _YELLOW, _CYAN = "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[36m"
-_PREPOSITION = {EventKind.ACCEPT: "<-", EventKind.LISTEN: "on"}
+# Asked of every event: before Python 3.12 a member of an enum costs four times as much as a global.
+_ACCEPT, _HOOK, _LISTEN = EventKind.ACCEPT, EventKind.HOOK, EventKind.LISTEN
 
 
 def quote(text: str, width: int = _TEXT_WIDTH) -> str:
@@ -44,8 +45,10 @@ def quote(text: str, width: int = _TEXT_WIDTH) -> str:
 
 def _quoted(text: str, width: int) -> str:
     inert = shown = text[:width]
-    if not _IS_INERT(shown):
+    if not _IS_PLAIN(shown):
         inert = shown.translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
+    elif '"' in shown or "\\" in shown:  # as in every second `sh -c`; `translate` takes ten times as long
+        inert = shown.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{inert}"...' if len(text) > width else f'"{inert}"'
 
 
@@ -72,29 +75,30 @@ def _address(address: str, port: int) -> str:
     return f"[{quote(address)}]:{port}" if ":" in address else f"{quote(address)}:{port}"
 
 
-def _network_text(kind: EventKind, network: Network, details: Details) -> str:
-    if kind is EventKind.LISTEN:
-        end = _address(network.local_address, network.local_port)
+def _network_text(kind: EventKind, network: Network, payload: Payload | None) -> str:
+    if kind is _LISTEN:
+        towards, end = "on", _address(network.local_address, network.local_port)
     else:
-        end = _address(network.peer_address, network.peer_port)
-    payload = details.payload
+        towards, end = "<-" if kind is _ACCEPT else "->", _address(network.peer_address, network.peer_port)
     name = "" if payload is None else payload.server_name or payload.http_host or payload.dns_name
-    return f"{_PREPOSITION.get(kind, '->')} {quote(name)} ({end})" if name else f"{_PREPOSITION.get(kind, '->')} {end}"
+    return f"{towards} {quote(name)} ({end})" if name else f"{towards} {end}"
 
 
 def target_text(event: Event) -> str:
     """Say what the process did it to: `-> 10.0.0.1:443`, `write /etc/passwd`, `SIGKILL`; may be empty."""
-    details = event.details
+    details, kind = event.details, event.kind
+    if details is NO_DETAILS and kind is not _HOOK:  # of every exec
+        return ""
     words = []
     if details.network is not None:
-        words.append(_network_text(event.kind, details.network, details))
+        words.append(_network_text(kind, details.network, details.payload))
     if details.file is not None:
         words += [quote(details.file.access), quote(details.file.path)]
     if details.operation is not None:
         words += [quote(text) for text in (details.operation.name, details.operation.target) if text]
     if details.exit is not None:
         words.append(quote(details.exit.signal) if details.exit.signal else f"code {details.exit.code}")
-    if event.kind is EventKind.HOOK:
+    if kind is _HOOK:
         words.append(quote(event.function))
     return " ".join(words)
 
