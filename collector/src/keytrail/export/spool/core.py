@@ -91,18 +91,25 @@ class Core:
         self.most_memory = tuning.memory_bytes if disk else min(tuning.memory_bytes, most_bytes)
         self._patience = tuning.patience
 
-    def append(self, lane: Lane, resource: bytes, record: bytes, *, patient: bool) -> None:
-        """Take a record; make room for it if there is none."""
-        if patient:
-            with self.lock:
-                self._wait_for_room(len(record))
-        # Where there are records the writer looks again, and finds this one, too.
-        if self.pending.put(lane, resource, record) or not self.pending.records:
-            with self.lock:
-                was_empty, was_big = not self.pending.records, self.pending.is_big
-                self.admit()
-                if was_empty or (self.pending.is_big and not was_big):
-                    self.work.notify()
+    def came(self) -> None:
+        """See to what was put into `pending`, and rouse the writer if it sleeps."""
+        with self.lock:
+            was_empty, was_big = not self.pending.records, self.pending.is_big
+            self.admit()
+            if was_empty or (self.pending.is_big and not was_big):
+                self.work.notify()
+
+    def wait_for_room(self, size: int) -> None:
+        """Wait while there is no room for a record and the sender makes progress."""
+        began = 0.0
+        with self.lock:
+            while not self.closing and not self.impatient and not self._has_room(size):
+                began = began or time.monotonic()
+                left = max(began, self.progress_at) + self._patience - time.monotonic()
+                if left <= 0:
+                    self.impatient = True
+                else:
+                    self.done.wait(left)
 
     def admit(self) -> None:
         """Count what was appended. With the lock held, as everything that looks at records."""
@@ -138,17 +145,6 @@ class Core:
     def disk_bytes(self) -> int:
         """Everything on disk."""
         return sum(segment.bytes for segment in self.lanes.segments()) + self.other_bytes
-
-    def _wait_for_room(self, size: int) -> None:
-        """Wait while there is no room and the sender makes progress."""
-        began = 0.0
-        while not self.closing and not self.impatient and not self._has_room(size):
-            began = began or time.monotonic()
-            left = max(began, self.progress_at) + self._patience - time.monotonic()
-            if left <= 0:
-                self.impatient = True
-            else:
-                self.done.wait(left)
 
     def _has_room(self, size: int) -> bool:
         """Whether a record would push nothing out for long; the disk is asked about once for each commit."""

@@ -83,7 +83,12 @@ class Spool:
 
     def append(self, lane: Lane, resource: bytes, record: bytes) -> None:
         """Take a serialized LogRecord of a serialized Resource. Never waits for a disk."""
-        self._core.append(lane, resource, record, patient=self._patient)
+        core = self._core
+        if self._patient:
+            core.wait_for_room(len(record))
+        # Where there are records the writer looks again, and finds this one, too.
+        if core.pending.put(lane, resource, record) or not core.pending.records:
+            core.came()
 
     def flush(self) -> None:
         """Nothing follows for a while: what was appended may be written without gathering more."""
