@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from keytrail.commands.live import _log_transition
+from keytrail.detect.conditions import uninterrupted
 from keytrail.source.grpc_stream import State, Transition
 from keytrail.source.status import Reason
 from support.commands import keytrail, replay
@@ -110,6 +111,24 @@ def test_ctrl_c() -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, err) == (130, "")
+
+
+def test_an_interrupt_is_no_mistake_in_a_rule() -> None:
+    """While the CEL engine, which would take it for one, compiles a condition, an interrupt waits."""
+    compiled: list[bool] = []
+
+    def compile_() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            compiled.append(True)
+
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            compile_()
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    assert compiled
 
 
 def test_main_is_soon_ready_for_an_interrupt() -> None:

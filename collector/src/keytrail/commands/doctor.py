@@ -66,7 +66,7 @@ def observe(args: argparse.Namespace) -> "Observed":
         try:
             version = client.version()
         except AgentError as error:
-            return Observed(str(address), error=str(error), **rest)
+            return Observed(str(address), error=str(error).removeprefix(f"agent at {address}: "), **rest)
         flags = policies = None
         with suppress(AgentError):  # agents before 1.7 do not know the call
             flags = client.info().flags

@@ -5,7 +5,10 @@ meant. What the engine accepts and the rule language does not have is refused by
 """
 
 import re
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,13 +81,34 @@ class Condition:
 def check_condition(text: str, constants: Constants, *, wants: str = _BOOL) -> Condition:
     """Parse and check. Raises RefusedError. `wants` is the type that it must have; empty: any."""
     try:
-        expression = cel_env(constants).compile(text)
+        with uninterrupted():
+            expression = cel_env(constants).compile(text)
     except RuntimeError as error:
         raise RefusedError(_refusals(str(error), constants)) from None
     found = expression.return_type().name().lower()
     if wants and found != wants:
         raise RefusedError([Refusal(1, 1, f"expected a condition, true or false; this is of type {found}")])
     return Condition(text, checked_tree.parse(expression.serialize()), constants)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put an interrupt off until the end.
+
+    The engine calls back into Python, and says of an exception there, also of Ctrl-C's, that the condition is wrong.
+    """
+    earlier = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or earlier is None:
+        yield  # no signal is handled in this thread, or not by Python
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _refusals(report: str, constants: Constants) -> Iterable[Refusal]:
