@@ -254,8 +254,7 @@ def measure(count: int, passes: int, ids: int, cores: Cores) -> dict[str, Any]:
             spread = f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
             print(f"  {LABELS[what]:42}{size:>9,}{median(row['us']):>8.1f}{spread:>26}")
     if ids:
-        found["stream"] = _stream(ids, cores)
-        found["peak"] = _peak(cores)
+        found["stream"] = _stream(ids, cores) | _peak(cores)
     return found
 
 
