@@ -17,7 +17,7 @@ from typing import Any
 
 from peers import Cores, Peer
 
-RATE = 4_000
+RATE = 2_000
 """Events a second, two for each process."""
 _PATIENCE_SECONDS = 120.0
 _FOREIGN = ("OTEL_", "KEYTRAIL_", "KUBERNETES_")

@@ -72,3 +72,17 @@ def test_a_process_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(aside, "_PATIENCE_SECONDS", 0.1)
     with pytest.raises(AsideError, match="no answer"):
         run_aside(Task.COMPILE_RULES)
+
+
+def test_a_credential_of_ours_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process is not given our environment, which may hold the backend's headers."""
+    program = tmp_path / "tells"
+    program.write_text(f"#!/bin/sh\nenv > {tmp_path}/environment\nexit 1\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret")
+    with pytest.raises(AsideError):
+        run_aside(Task.COMPILE_RULES)
+    told = (tmp_path / "environment").read_text()
+    assert "PATH=" in told
+    assert "secret" not in told

@@ -11,12 +11,15 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 from enum import StrEnum
 from importlib import import_module
 from typing import Any, Final
 
 from keytrail.domain.errors import KeytrailError, UsageError
 
+_ENVIRONMENT: Final = ("LANG", "LC_", "LD_", "PATH", "PYTHON")
+"""Beginnings of the variables that an interpreter needs: ours may hold credentials, and the agent reports every one."""
 _PATIENCE_SECONDS: Final = 120.0
 """A machine under load takes a few seconds."""
 
@@ -46,6 +49,7 @@ def run_aside(task: Task, *arguments: Any) -> Any:
         done = subprocess.run(  # noqa: S603 - our own interpreter and this module
             command,
             input=pickle.dumps((task, arguments)),
+            env={name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)},
             stdout=subprocess.PIPE,
             timeout=_PATIENCE_SECONDS,
             check=False,
@@ -72,6 +76,9 @@ def main() -> None:
         answer: Any = False, run_here(task, *arguments)
     except UsageError as error:
         answer = True, error
+    except Exception as error:  # noqa: BLE001 - the boundary of this process: an error's text may quote a manifest
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        sys.exit(f"keytrail: {task.name.lower()}: internal error, {type(error).__name__} at\n{frames}")
     with contextlib.suppress(BrokenPipeError), answers:  # nobody waits any more
         pickle.dump(answer, answers)
 
