@@ -107,10 +107,10 @@ def test_who_is_behind_does_not_pause(wire: Wire) -> None:
     """A read that brought much is followed by the next, until one has brought little."""
     wire.server.sendall(event(10_000) * 10)
     wire.read()
-    assert wait_until(lambda: wire.sizes == [6, 4])
+    assert wait_until(lambda: wire.sizes == [9, 1])
     wire.server.sendall(event())
     time.sleep(0.3)
-    assert wire.sizes == [6, 4]
+    assert wire.sizes == [9, 1]
 
 
 def test_while_the_connection_begins_nothing_gathers(wire: Wire) -> None:
