@@ -1,4 +1,4 @@
-"""Real API servers, the oldest that the charts ask for and a new one, judge every manifest: strictly by its schemas.
+"""Real API servers, the oldest that the charts ask for, a new one and one between, judge every manifest strictly.
 
 The new one judges by the Pod Security Standards, too.
 """
@@ -14,9 +14,12 @@ from cluster.operator.tetragon_definitions import definitions
 from support.components.control_plane import ApiServer, ControlPlane
 from support.processes import wait_until
 
-pytestmark = [pytest.mark.cluster("helm", "kubernetes", "kubernetes-1.31", "kwok"), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.cluster("helm", "kubernetes", "kubernetes-1.31", "kubernetes-1.33", "kwok"),
+    pytest.mark.timeout(240),
+]
 SECONDS = 60.0
-OLDEST = "1.31"
+OLDEST, BETWEEN = "1.31", "1.33"
 NOT_THERE = {"PodMonitor", "ServiceMonitor", "PrometheusRule"}
 """Kinds of the Prometheus operator, which this API server does not know."""
 COLLECTORS_EXCEPTIONS = {
@@ -36,20 +39,18 @@ def newest(control_plane: ControlPlane) -> ApiServer:
     return _with_namespaces(control_plane)
 
 
-@pytest.fixture(scope="module")
-def oldest(programs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """The same of the oldest Kubernetes, with an API server alone."""
-    folder = tmp_path_factory.mktemp("oldest")
-    with ApiServer(programs("kubernetes"), folder, other=programs("kubernetes-1.31")) as running:
-        assert running.version == OLDEST
+@pytest.fixture(scope="module", params=[OLDEST, BETWEEN, "newest"])
+def plane(
+    request: pytest.FixtureRequest, programs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ApiServer]:
+    """Each in turn; of the older ones an API server alone."""
+    if request.param == "newest":
+        yield request.getfixturevalue("newest")
+        return
+    other = programs(f"kubernetes-{request.param}")
+    with ApiServer(programs("kubernetes"), tmp_path_factory.mktemp("plane"), other=other) as running:
+        assert running.version == request.param
         yield _with_namespaces(running)
-
-
-@pytest.fixture(scope="module", params=["oldest", "newest"])
-def plane(request: pytest.FixtureRequest) -> ApiServer:
-    """Each of the two in turn."""
-    found: ApiServer = request.getfixturevalue(request.param)
-    return found
 
 
 def _with_namespaces(plane: ApiServer) -> ApiServer:

@@ -67,12 +67,14 @@ KUBERNETES = Component(
 )
 OLDEST = Component("kubernetes-1.31", ("kube-apiserver",), RECIPES / "kubernetes-1.31", link=_linked_as("1.31.14"))
 """The oldest that the charts ask for: an API server alone, for which etcd and kubectl of the newest are good enough."""
+BETWEEN = Component("kubernetes-1.33", ("kube-apiserver",), RECIPES / "kubernetes-1.33", link=_linked_as("1.33.13"))
+"""One between the two, in the same way."""
 KWOK = Component("kwok", ("kwok",), RECIPES / "kwok")
 HELM = Component("helm", ("helm",), RECIPES / "helm")
 COLLECTOR = Component("collector", ("otelcol",), RECIPES / "collector", renamed=(("builder", "otelcol"),))
 LOKI = Component("loki", ("loki",), RECIPES / "loki")
 GO_SERVER = Component("go-server", ("go_server",), TESTS / "source" / "go_server", package=".")
-COMPONENTS = {one.name: one for one in (GO_SERVER, COLLECTOR, KUBERNETES, OLDEST, KWOK, LOKI, HELM)}
+COMPONENTS = {one.name: one for one in (GO_SERVER, COLLECTOR, KUBERNETES, OLDEST, BETWEEN, KWOK, LOKI, HELM)}
 
 
 def cache() -> Path:
