@@ -44,6 +44,8 @@ _PLAIN = (
 )
 _CREDENTIALS = ("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "BILLING_API_TOKEN")
 _VALUE = "not-a-real-value-0000"
+_RENEWED = 65_536
+"""Events after which messages are made anew."""
 
 
 def events(count: int, processes: int, seed: int = 1) -> Iterator[bytes]:
@@ -52,6 +54,9 @@ def events(count: int, processes: int, seed: int = 1) -> Iterator[bytes]:
     shapes = [_Shape(pod, chosen) for pod in range(PODS)]
     recent: deque[int] = deque(maxlen=_RECENT)
     for number in range(count):
+        if number % _RENEWED == 0:
+            for shape in shapes:
+                shape.renew()
         if number % 2 == 0:
             process = number // 2 % processes
             recent.append(process)
@@ -95,10 +100,18 @@ class _Shape:
         connect.action = 1
         connect.args.add().sock_arg.family = "AF_INET"
 
+    def renew(self) -> None:
+        """Copy the messages: all that one was ever filled with stays in its memory, 200 bytes an event."""
+        exec_, connect = (
+            GetEventsResponse.FromString(one.SerializeToString())
+            for one in (self._messages.exec, self._messages.connect)
+        )
+        self._messages = _Templates(exec_, connect)
+
     def exec(self, number: int, event: int) -> bytes:
         """The event of a process's start."""
         self._fill_in(self._messages.exec, self._messages.exec.process_exec.process, number, event)
-        serialized: bytes = self._messages.exec.SerializeToString()
+        serialized: bytes = self._messages.exec.SerializeToString(deterministic=True)
         return serialized
 
     def connect(self, number: int, event: int) -> bytes:
@@ -110,7 +123,7 @@ class _Shape:
         sock.saddr, sock.sport = f"10.244.1.{self._pod}", 32_768 + event % 28_000
         sock.daddr, sock.dport = f"104.18.{number % 250}.{event % 250}", 443
         sock.cookie = 0xFFFF_8880_0000_0000 + event * 64
-        serialized: bytes = message.SerializeToString()
+        serialized: bytes = message.SerializeToString(deterministic=True)
         return serialized
 
     def _fill_in(self, message: Any, process: Any, number: int, event: int) -> None:
