@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from keytrail import aside
+from keytrail import aside, cluster
 from keytrail.aside import AsideError, Task, run_aside, run_here
 from keytrail.configuration import load_configuration
 from keytrail.decode.redact import Redactor
 from keytrail.domain.errors import ManifestError
+from keytrail.domain.rules import DetectionRule
+from keytrail.manifests import load_folder
 from keytrail.settings import Settings
-from reload.config_map import ConfigMap, rule
+from reload.config_map import ConfigMap, mapping, rule
 
 LOADED = """
 import sys
@@ -86,3 +88,16 @@ def test_a_credential_of_ours_stays_here(tmp_path: Path, monkeypatch: pytest.Mon
     told = (tmp_path / "environment").read_text()
     assert "PATH=" in told
     assert "secret" not in told
+
+
+def test_rules_of_the_api_server_are_judged_aside_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong rule is told; what comes beside it later is no reason to judge it again."""
+    folder = ConfigMap(tmp_path / "config", {"rule.yaml": rule("one", condition="nope"), "mapping.yaml": mapping("x")})
+    one, other = sorted(load_folder(folder.folder).resources, key=lambda resource: isinstance(resource, DetectionRule))
+    judge = cluster._Judge(Settings())
+    assert judge([one]) == {}
+    [[fault]] = judge([other]).values()
+    assert (fault.path, "nope" in fault.message) == (("spec", "condition"), True)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    [[again]] = judge([one, other]).values()
+    assert again == fault

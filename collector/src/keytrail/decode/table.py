@@ -15,7 +15,7 @@ from keytrail.decode.survivors import is_survivor
 from keytrail.domain.process import Process
 
 DEFAULT_CAPACITY = 32_768
-"""As many processes as a busy node holds; some 1.6 kB each."""
+"""As many processes as a busy node holds; some 600 bytes each, with a command line of 45 characters."""
 
 _MAX_ANCESTORS = 64
 """Deeper than any real tree; bounds the cost of a walk through links that somebody forged."""
