@@ -49,7 +49,7 @@ def run_aside(task: Task, *arguments: Any) -> Any:
         done = subprocess.run(  # noqa: S603 - our own interpreter and this module
             command,
             input=pickle.dumps((task, arguments)),
-            env={name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)},
+            env=_environment(),
             stdout=subprocess.PIPE,
             timeout=_PATIENCE_SECONDS,
             check=False,
@@ -65,6 +65,11 @@ def run_aside(task: Task, *arguments: Any) -> Any:
     if raised:
         raise answer
     return answer
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # the very modules that this process has
 
 
 def main() -> None:
