@@ -14,10 +14,7 @@ from cluster.operator.tetragon_definitions import definitions
 from support.components.control_plane import ApiServer, ControlPlane
 from support.processes import wait_until
 
-pytestmark = [
-    pytest.mark.cluster("helm", "kubernetes", "kubernetes-1.31", "kubernetes-1.33", "kwok"),
-    pytest.mark.timeout(240),
-]
+pytestmark = [pytest.mark.cluster("helm", "kubernetes", "kubernetes-1.31", "kwok"), pytest.mark.timeout(240)]
 SECONDS = 60.0
 OLDEST, BETWEEN = "1.31", "1.33"
 NOT_THERE = {"PodMonitor", "ServiceMonitor", "PrometheusRule"}
@@ -39,7 +36,11 @@ def newest(control_plane: ControlPlane) -> ApiServer:
     return _with_namespaces(control_plane)
 
 
-@pytest.fixture(scope="module", params=[OLDEST, BETWEEN, "newest"])
+# Between the two only where long tests are asked for: another API server takes minutes to build.
+_BETWEEN = pytest.param(BETWEEN, marks=[pytest.mark.long, pytest.mark.cluster(f"kubernetes-{BETWEEN}")])
+
+
+@pytest.fixture(scope="module", params=[OLDEST, _BETWEEN, "newest"])
 def plane(
     request: pytest.FixtureRequest, programs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ApiServer]:

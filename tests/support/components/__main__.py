@@ -8,7 +8,7 @@ from support.components.build import COMPONENTS, BuildFailed, Unavailable, build
 
 
 def main() -> int:
-    """Build what was named, or everything; 1 when that failed. A machine that cannot is told so, and its tests skip."""
+    """Build what was named, or what every run needs; 1 when that failed. A machine that cannot is told so, and its tests skip."""
     parser = argparse.ArgumentParser(prog="python -m support.components", description=__doc__)
     parser.add_argument("command", choices=["build"])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMPONENTS)}")
@@ -16,7 +16,7 @@ def main() -> int:
     if unknown := set(arguments.names) - set(COMPONENTS):
         parser.error(f"no component is called {', '.join(sorted(unknown))}; there are {', '.join(COMPONENTS)}")
     try:
-        for name in arguments.names or COMPONENTS:
+        for name in arguments.names or [name for name, one in COMPONENTS.items() if not one.seldom]:
             build(COMPONENTS[name])
     except Unavailable as error:
         sys.stderr.write(f"components: {error}\n")

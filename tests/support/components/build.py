@@ -49,6 +49,8 @@ class Component:
     link: str = "-s -w"
     renamed: tuple[tuple[str, str], ...] = ()
     """Go names a program after the last part of its path, which says nothing for some."""
+    seldom: bool = False
+    """Only the long tests need it: built when one of them asks for it."""
 
 
 def _linked_as(version: str) -> str:
@@ -67,7 +69,9 @@ KUBERNETES = Component(
 )
 OLDEST = Component("kubernetes-1.31", ("kube-apiserver",), RECIPES / "kubernetes-1.31", link=_linked_as("1.31.14"))
 """The oldest that the charts ask for: an API server alone, for which etcd and kubectl of the newest are good enough."""
-BETWEEN = Component("kubernetes-1.33", ("kube-apiserver",), RECIPES / "kubernetes-1.33", link=_linked_as("1.33.13"))
+BETWEEN = Component(
+    "kubernetes-1.33", ("kube-apiserver",), RECIPES / "kubernetes-1.33", link=_linked_as("1.33.13"), seldom=True
+)
 """One between the two, in the same way."""
 KWOK = Component("kwok", ("kwok",), RECIPES / "kwok")
 HELM = Component("helm", ("helm",), RECIPES / "helm")
