@@ -8,7 +8,7 @@ from support.components.build import COMPONENTS, BuildFailed, Unavailable, build
 
 
 def main() -> int:
-    """Build what was named, or what every run needs; 1 when that failed. A machine that cannot is told so, and its tests skip."""
+    """Build what was named, or what every run needs; 1 when that failed. A machine that cannot is told so."""
     parser = argparse.ArgumentParser(prog="python -m support.components", description=__doc__)
     parser.add_argument("command", choices=["build"])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(COMPONENTS)}")
