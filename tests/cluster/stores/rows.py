@@ -1,7 +1,8 @@
 """Records as the OpenTelemetry Collector's exporters store them.
 
 In: what an OTLP receiver got. Out: rows of the ClickHouse exporter's table, documents of the OpenSearch exporter's
-index. Both exporters are not to be had here, so this is what their sources (0.159, contrib) do to a log record.
+index. Both exporters are not to be had here, so this is what their published sources do to a log
+record.
 """
 
 import datetime as dt
