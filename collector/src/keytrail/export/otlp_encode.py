@@ -147,7 +147,6 @@ class RecordEncoder:
         if (kind is _EXEC or kind is _PRIVILEGE) and (credentials := event.credentials) is not None:
             more += _CREDENTIALS.text(credentials)
         times = _TIMES.pack(_TIME_TAG, time_ns & _UINT64, _OBSERVED_TAG, self._clock_ns() & _UINT64).decode("latin-1")
-        # A kilobyte is copied twice, here and by `encode`: bytes put in front of it would be once more.
         text = (
             f"{times}{start}{_BODY[len(body)]}{body}{_UID}{uid.hex()}{hook.attributes}"
             f"{known.attributes}{known.identified}{known.placed}{more}"

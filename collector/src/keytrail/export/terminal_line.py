@@ -47,7 +47,7 @@ def _quoted(text: str, width: int) -> str:
     inert = shown = text[:width]
     if not _IS_PLAIN(shown):
         inert = shown.translate(_ESCAPES).encode("ascii", "backslashreplace").decode("ascii")
-    elif '"' in shown or "\\" in shown:  # as in every second `sh -c`; `translate` takes ten times as long
+    elif '"' in shown or "\\" in shown:  # 0.3 us, `translate` 4.6
         inert = shown.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{inert}"...' if len(text) > width else f'"{inert}"'
 
