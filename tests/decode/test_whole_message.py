@@ -1,0 +1,70 @@
+"""Processes as the decoder reads them, in part and with a memory, beside the plainest reading that there is."""
+
+from typing import Any
+
+import pytest
+
+from keytrail.decode.decoder import Decoder
+from keytrail.domain.event import EventKind
+from keytrail.domain.process import Process
+from keytrail.proto.tetragon import events_pb2
+from keytrail.proto.tetragon import tetragon_pb2 as pb
+from support.recordings import STREAMS, decode_each, messages
+
+
+def plain(text: str, _program: str = "", /) -> tuple[str, tuple[str, ...]]:
+    """Leave the text as it is."""
+    return text, ()
+
+
+def of_whole_message(sent: pb.Process) -> dict[str, Any]:
+    """Read a process as plainly as can be: everything parsed, nothing remembered."""
+    ids = {name: getattr(sent, name).value if sent.HasField(name) else -1 for name in ("uid", "auid")}
+    names = [variable.Key for variable in sent.environment_variables if variable.Value]
+    seen = sent.ns.pid.inum and sent.ns.mnt.inum
+    pod = sent.pod if sent.HasField("pod") else None
+    return {
+        "exec_id": sent.exec_id,
+        "pid": sent.pid.value,
+        "binary": sent.binary,
+        "arguments": sent.arguments,
+        "cwd": sent.cwd,
+        "flags": sent.flags,
+        "uid": -1 if ids["uid"] == 4_294_967_295 else ids["uid"],
+        "auid": -1 if ids["auid"] == 4_294_967_295 else ids["auid"],
+        "start_ns": sent.start_time.ToNanoseconds(),
+        "parent_exec_id": sent.parent_exec_id,
+        "container_id": sent.docker,
+        "in_init_tree": sent.in_init_tree.value,
+        "host_namespaces": sent.ns.pid.is_host and sent.ns.mnt.is_host if seen else None,
+        "names": tuple(dict.fromkeys(names)) or None,
+        "pod": pod and (pod.namespace, pod.name, pod.uid, pod.workload, pod.workload_kind),
+        "container": pod and (pod.container.id.rpartition("//")[2], pod.container.name, pod.container.image.name),
+    }
+
+
+def of_process(process: Process) -> dict[str, Any]:
+    """Show what the decoder made of it in the same words."""
+    pod, same = process.pod, ("binary", "arguments", "cwd", "flags", "uid", "auid", "start_ns", "parent_exec_id")
+    return {
+        **{name: getattr(process, name) for name in ("exec_id", "pid", *same)},
+        **{name: getattr(process, name) for name in ("container_id", "in_init_tree", "host_namespaces")},
+        "names": process.environment or None,
+        "pod": pod and (pod.namespace, pod.name, pod.uid, pod.workload, pod.workload_kind),
+        "container": pod and (pod.container.id, pod.container.name, pod.container.image),
+    }
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_process_is_what_its_whole_message_says(name: str) -> None:
+    """Reading a message in part, and knowing environments and pods again, changes nothing of any process.
+
+    But for labels, which may be a second old.
+    """
+    execs = 0
+    for raw, event in zip(messages(name), decode_each(Decoder(plain), messages(name)), strict=True):
+        if event.kind is EventKind.EXEC:
+            sent = events_pb2.GetEventsResponse.FromString(raw).process_exec.process
+            assert of_process(event.process) == of_whole_message(sent)
+            execs += 1
+    assert execs
