@@ -84,10 +84,12 @@ def _paces(found: Mapping[str, Any]) -> Iterator[Row]:
 
 def _growth(found: Mapping[str, Any]) -> Iterator[Row]:
     for what, sizes in found.items():
-        if what != "stream":
-            first, last = (median(size["us"]) for size in (sizes[0], sizes[-1]))
-            label = f"cost an event, {sizes[-1]['size']:,} for {sizes[0]['size']:,} {what}"
-            yield Row(label, f"at most {COST_GROWTH} times", f"{last / first:.2f}", last / first <= COST_GROWTH)
+        if what == "stream":
+            continue
+        first, last = sizes[0], sizes[-1]
+        times = median(after / before for before, after in zip(first["us"], last["us"], strict=True))
+        label = f"cost an event, {last['size']:,} for {first['size']:,} {what}"
+        yield Row(label, f"at most {COST_GROWTH} times", f"{times:.2f}", times <= COST_GROWTH)
     stream = found.get("stream")
     if stream:
         ids = f"{stream['seen'] // 2:,} exec ids, each new"
