@@ -139,6 +139,7 @@ class ProcessTable:
         if kept is not None and (kept.exec_id == process.exec_id or is_survivor(kept, process)):
             process.environment = kept.environment
             self.survivors += 1
+            del self._remembered[process.pid]  # known here from now on: twice the memory for nothing
         elif not announced and (parent := self.get(process.parent_exec_id)) is not None and _is_fork(process, parent):
             process.environment, process.fingerprints = parent.environment, parent.fingerprints
 
