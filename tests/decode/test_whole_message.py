@@ -68,3 +68,15 @@ def test_a_process_is_what_its_whole_message_says(name: str) -> None:
             assert of_process(event.process) == of_whole_message(sent)
             execs += 1
     assert execs
+
+
+def test_environments_without_end_are_not_remembered_without_end() -> None:
+    """Whoever gives each process other variables makes the decoder forget, what it knows by a hash included."""
+    decoder = Decoder(plain)
+    for number in range(300):
+        process = pb.Process(exec_id=f"id-{number}")
+        process.environment_variables.extend(pb.EnvVar(Key=f"N{number}_{at}", Value="x") for at in range(1_000))
+        message = events_pb2.GetEventsResponse(process_exec=pb.ProcessExec(process=process))
+        next(decode_each(decoder, [message.SerializeToString()]))
+    kept = decoder._reader._read_before.values()
+    assert 0 < sum(map(len, kept)) <= 262_144

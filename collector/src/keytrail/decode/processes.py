@@ -146,9 +146,10 @@ class ProcessReader:
         names = _set_names(sent)
         shared = self._environments.get(names)
         found = self._share(names) if shared is None else shared
-        if len(self._read_before) >= _READ_BEFORE:
-            self._read_before.clear()
-        self._read_before[key] = found
+        if names in self._environments:  # nothing but what is shared: the bound on names holds for both
+            if len(self._read_before) >= _READ_BEFORE:
+                self._read_before.clear()
+            self._read_before[key] = found
         return found
 
     def _share(self, sent: tuple[bytes, ...]) -> tuple[str, ...]:
@@ -159,6 +160,7 @@ class ProcessReader:
             self._shared_names += len(sent) + 1
             if self._shared_names > _SHARED_NAMES:
                 self._environments.clear()
+                self._read_before.clear()
                 self._shared_names = len(sent) + 1
             self._environments[sent] = redacted
         return redacted
