@@ -22,6 +22,7 @@ from contenders import Forget
 from memory import resident
 from peak import peak
 from peers import HERE, Cores, opened, run_script
+from report import GROWTH, PEAK_MB
 from synthetic import events
 
 from keytrail.app import Collector, freeze_heap
@@ -51,8 +52,6 @@ SIZES = {
     "mappings": (10, 100, 1_000),
     "pods": (10, 50, 250),
 }
-TOLERANCE = 0.05
-PEAK_AIM_MB = 90
 _OTHER_KINDS = ("file", "listen", "module", "mount", "privilege")
 """Kinds of events that do not occur in the stream."""
 _FIRST_PID = 1_000
@@ -277,20 +276,20 @@ def _stream(ids: int, cores: Cores) -> dict[str, Any]:
     found["growth"] = last["resident_mb"] / first["resident_mb"] - 1
     capacity = Settings().process_capacity
     judged = ids // _FIFTHS >= capacity  # before, the table of processes was still filling
-    found["holds"] = found["seen"] == count and (abs(found["growth"]) <= TOLERANCE or not judged)
+    found["holds"] = found["seen"] == count and (abs(found["growth"]) <= GROWTH or not judged)
     print(f"  one stream of {ids:,} exec ids, each new; {capacity:,} processes are remembered")
     for row in found["fifths"]:
         print(
             f"    after {row['events']:>12,} events{row['resident_mb']:>8.1f} MB resident{row['us']:>8.1f} us an event"
         )
-    within = f"{'within' if found['holds'] else 'NOT within'} {TOLERANCE:.0%}" if judged else "too few to judge"
+    within = f"{'within' if found['holds'] else 'NOT within'} {GROWTH:.0%}" if judged else "too few to judge"
     print(f"    memory {found['growth']:+.1%}: {within}")
     return found
 
 
 def _peak(cores: Cores) -> dict[str, Any]:
     found = peak(Settings().process_capacity, cores)
-    aim = f"aim {PEAK_AIM_MB}: {'met' if found['peak_mb'] <= PEAK_AIM_MB else 'NOT met'}"
+    aim = f"aim {PEAK_MB:g}: {'met' if found['peak_mb'] <= PEAK_MB else 'NOT met'}"
     print(f"  `keytrail collect` with the stable rules: {found['idle_mb']:.1f} MB at most before the first event,")
     print(f"  {found['peak_mb']:.1f} MB with {found['processes']:,} processes, {aim}")
     return found

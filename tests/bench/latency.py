@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from peers import Cores, Pace, Peer, run_script, say
+from report import CPU_CORES, CPU_PACE, LATENCY_MS, ZERO_DROP
 
 from keytrail.app import Collector
 from keytrail.domain.drop import DropReason
@@ -27,10 +28,6 @@ from keytrail.source.address import Address
 from keytrail.source.grpc_stream import GrpcSource, State, Transition
 
 DEFAULT_GATHER_MS = Settings().gather_ms
-AIMS = {1_000: 1.0, 5_000: 2.0, 20_000: 10.0}
-"""Events a second, and the 99th percentile of their wait in milliseconds where nothing is gathered."""
-CPU_PACE, CPU_AIM = 1_100, 0.08
-ZERO_DROP_AIM = 30_000
 _BLOCK = 80_000
 """Events that are sent over and over. The processes of half of them are more than the collector remembers, so that
 each of these starts is one of a process that it does not know."""
@@ -185,7 +182,7 @@ def measure(seconds: float, halvings: int, cores: Cores) -> dict[str, Any]:
         rows = [
             probe(sender, Pace(rate, seconds), gather_ms, cores)
             for gather_ms in (DEFAULT_GATHER_MS, 0)
-            for rate in sorted((*AIMS, CPU_PACE))
+            for rate in sorted((*LATENCY_MS, CPU_PACE))
         ]
         _print_rows(rows, seconds)
         found: dict[str, Any] = {"rows": [row._asdict() for row in rows]}
@@ -193,9 +190,9 @@ def measure(seconds: float, halvings: int, cores: Cores) -> dict[str, Any]:
             low, high = _BOUNDS
             steady = highest(lambda rate: at(rate).keeps_up, low, high, halvings)
             burst = highest(lambda rate: at(rate).nothing_lost, steady or low, high, halvings)
-            met = "met" if burst >= ZERO_DROP_AIM else "NOT met"
+            met = "met" if burst >= ZERO_DROP else "NOT met"
             print(
-                f"  nothing lost in {seconds:g} s at up to {burst:,} events/s, aim {ZERO_DROP_AIM:,}: {met}; "
+                f"  nothing lost in {seconds:g} s at up to {burst:,} events/s, aim {ZERO_DROP:,}: {met}; "
                 f"and nothing left behind at up to {steady:,}"
             )
             searched = [one._asdict() for _, one in sorted(probes.items())]
@@ -222,8 +219,8 @@ def _print_rows(rows: list[Probe], seconds: float) -> None:
 
 def _verdict(row: Probe) -> str:
     if row.rate == CPU_PACE:
-        return f"  {row.cpu:.3f} of a core, aim {CPU_AIM}: {'met' if row.cpu <= CPU_AIM else 'NOT met'}"
-    aim = AIMS[row.rate] + row.gather_ms
+        return f"  {row.cpu:.3f} of a core, aim {CPU_CORES}: {'met' if row.cpu <= CPU_CORES else 'NOT met'}"
+    aim = LATENCY_MS[row.rate] + row.gather_ms
     return f"  p99 aim {aim:g}: {'met' if row.p99 is not None and row.p99 <= aim else 'NOT met'}"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import growth
 import latency
 from peers import HERE, Cores, Peer, opened, run_script
-from report import REFERENCE, put_into, table
+from report import GROWTH, REFERENCE, put_into, table
 
 RECORDING = HERE.parent.parent / "collector/src/keytrail/testing/recordings/policy-library"
 LABELS = {
@@ -33,7 +33,6 @@ LABELS = {
     "export": "(e) whole path, all sent as OTLP",
 }
 PROCESSES = 75_000
-TOLERANCE = 0.05
 SECTIONS = ("synthetic", "recorded", "stages", "detect", "latency", "growth", "memory")
 _LONG_RUN_IDS = 10_000_000
 Round = dict[str, dict[str, float]]
@@ -141,11 +140,11 @@ def memory(events: int, processes: int, cores: Cores, *, encode: bool) -> dict[s
         opened(feeding.stdout).close()
     before, after = (found["resident"][str(mark)] for mark in marks)
     found["growth"] = after / before - 1
-    holds = found["received"] == events and abs(found["growth"]) <= TOLERANCE
+    holds = found["received"] == events and abs(found["growth"]) <= GROWTH
     print(
         f"\nmemory of the deciding process, {processes:,} exec ids: {before / 1e6:.1f} MB after {marks[0]:,} events, "
         f"{after / 1e6:.1f} MB after {marks[1]:,} ({found['growth']:+.1%}): "
-        f"{'within' if holds else 'NOT within'} {TOLERANCE:.0%}"
+        f"{'within' if holds else 'NOT within'} {GROWTH:.0%}"
     )
     found["holds"] = holds
     return found
