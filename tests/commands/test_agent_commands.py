@@ -7,11 +7,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from keytrail.commands import doctor
 from keytrail.diagnosis import Observed, diagnose
+from keytrail.manifests import builtin_folder
 from keytrail.source.recording import RecordingWriter, read_recording
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
@@ -147,6 +149,27 @@ def test_doctor_without_an_agent_is_critical(address: str) -> None:
     ran = keytrail("doctor", "--agent", address)
     assert ran.code == 1
     assert "systemctl start tetragon" in ran.out
+
+
+@pytest.mark.usefixtures("agent")
+def test_doctor_says_what_the_agent_is_asked_for(address: str, tmp_path: Path) -> None:
+    """Settings whose rules look at little leave types of event with the agent; a wrong rule is critical."""
+    folder_ = tmp_path / "rules"
+    folder_.mkdir()
+    (folder_ / "rule.yaml").write_text((builtin_folder() / "rules" / "shell-in-container.yaml").read_text())
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"rules: {folder_}\n")
+
+    def stream() -> dict[str, Any]:
+        ran = keytrail("doctor", "--agent", address, "--settings", settings, "--json")
+        return {check["name"]: check for check in _checks(ran)}["stream"]
+
+    said = stream()
+    assert said["verdict"] == "ok"
+    assert "asks the agent for all but PROCESS_LOADER, PROCESS_UPROBE, PROCESS_USDT: " in said["found"]
+    (folder_ / "rule.yaml").write_text("apiVersion: keytrail.io/v1alpha1\nkind: DetectionRule\n")
+    said = stream()
+    assert (said["verdict"], f"{folder_}/rule.yaml" in said["found"]) == ("critical", True)
 
 
 @pytest.mark.usefixtures("agent")

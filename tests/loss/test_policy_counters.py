@@ -14,9 +14,11 @@ from keytrail.testing.fake_tetragon_agent import AgentProfile
 from support.recordings import folder, messages
 
 
-def status(npost: int, *, name: str = "p", id_: int = 1, namespace: str = "") -> PolicyStatus:
+def status(
+    npost: int, *, name: str = "p", id_: int = 1, namespace: str = "", sensors: tuple[str, ...] = ()
+) -> PolicyStatus:
     """One policy as the agent lists it."""
-    return PolicyStatus(id_, name, "enabled", 0, namespace, (), 0, "monitor_only", npost, 0, 0, "")
+    return PolicyStatus(id_, name, "enabled", 0, namespace, sensors, 0, "monitor_only", npost, 0, 0, "")
 
 
 class Agent:
@@ -73,6 +75,34 @@ def test_rate_limited_and_doubled_posts_are_usual(agent: Agent, gaps: Any, clock
     counters = PolicyCounters(agent.policies, lambda: agent.arrivals, gaps, now_ns=clock)
     agent.run(counters, clock, (0, 0), (534, 65), (445, 297), (354, 167), (534, 66), (30, 15), (500, 60), (10, 0))
     assert gaps.all == []
+
+
+def test_what_was_not_asked_for_is_not_missed(gaps: Any, clock: Any) -> None:
+    """A policy whose type of event stays with the agent is not judged meanwhile, and afterwards like a new one."""
+    posted, arrived = {"libraries": 0, "calls": 0}, {"libraries": 0, "calls": 0}
+    sensors = {"libraries": ("__loader__",), "calls": ("generic_kprobe",)}
+
+    def policies() -> list[PolicyStatus]:
+        return [status(posted[name], name=name, sensors=sensors[name]) for name in posted]
+
+    counters = PolicyCounters(policies, lambda: arrived, gaps, now_ns=clock)
+
+    def run(intervals: int, *coming: str) -> None:
+        for _ in range(intervals):
+            for name in posted:
+                posted[name] += 100
+                arrived[name] += 100 * (name in coming)
+            counters.look()
+            clock.turn(30)
+
+    run(5, "libraries", "calls")
+    counters.left_out = ("PROCESS_LOADER", "PROCESS_USDT")
+    run(5, "calls")
+    counters.left_out = ()
+    run(5, "libraries", "calls")
+    assert gaps.all == []
+    run(3)
+    assert {gap.policy for gap in gaps.all} == {"libraries", "calls"}
 
 
 def test_a_new_count_is_measured_anew(agent: Agent, gaps: Any, clock: Any) -> None:

@@ -103,6 +103,14 @@ def test_a_collector_that_is_not_ready(server: OwnHttp, probe: Given) -> None:
     assert "! not connected to the agent at unix:/run/t.sock: refused: is Tetragon running?" in ran.out
 
 
+def test_what_the_agent_is_not_asked_for(server: OwnHttp, probe: Given) -> None:
+    """Types of event that stay with the agent are no complaint, and can be seen."""
+    probe.snapshot_ = changed(healthy(), stream={"left_out": ("PROCESS_LOADER", "PROCESS_USDT")})
+    ran = status(server)
+    assert ran.code == 0
+    assert "not asked for PROCESS_LOADER, PROCESS_USDT, which nobody looks at" in ran.out
+
+
 def test_json_is_the_document(server: OwnHttp, probe: Given) -> None:
     """--output json gives what /status serves, with the same exit codes."""
     ran = status(server, "--output", "json")

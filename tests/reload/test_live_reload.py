@@ -13,7 +13,7 @@ from keytrail.proto.tetragon.events_pb2 import GetEventsResponse
 from keytrail.testing.fake_tetragon import FakeTetragon
 from reload.config_map import ConfigMap, mapping, rule
 from support.processes import CollectorProcess, wait_until
-from support.synthetic import START, exec_event, kprobe_event, process
+from support.synthetic import START, exec_event, kprobe_event, loader_event, process
 
 ACTING = process(7, environment={"OPENAI_API_KEY": "sk-x"})
 PATIENCE = 120.0
@@ -83,6 +83,12 @@ def last_version(collector: CollectorProcess) -> int:
     return versions_of(whole)[0] if whole else -1
 
 
+def told(collector: CollectorProcess) -> list[str]:
+    """Messages of the findings so far."""
+    lines = [json.loads(line) for line in collector.out.rpartition("\n")[0].splitlines()]
+    return [line["message"] for line in lines if "gap" not in line]
+
+
 @pytest.mark.parametrize("changes", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_changes_under_a_flowing_stream_lose_and_reorder_nothing(tmp_path: Path, changes: int) -> None:
     """Each event is found once, in order, by rule and mapping of one version: the last good one at its time."""
@@ -149,3 +155,32 @@ def test_quiet_stream_and_files_that_nobody_announces(tmp_path: Path) -> None:
         assert wait_until(lambda: collector.lines() == 3, PATIENCE), collector.err
         collector.stop()
     assert [versions_of(line) for line in collector.out.splitlines()] == [(1, 1)] * 3
+
+
+def test_a_rule_that_looks_at_more_gets_it_from_the_agent(tmp_path: Path) -> None:
+    """What no rule looks at stays with the agent; a new rule's events come from then on, and the short gap is told."""
+    address = f"unix://{tmp_path}/tetragon.sock"
+    library = {"rule.yaml": rule("told", events="library", message="{file.path}")}
+    config = ConfigMap(tmp_path / "config", version(0))
+    options = ("--output", "findings", "--config", str(config.folder), "--rules", str(config.folder))
+    loads = [loader_event(ACTING, f"/lib/{number}.so") for number in range(3)]
+    with FakeTetragon(address) as agent, CollectorProcess(tmp_path, *options, "--agent", address) as collector:
+        assert log_line_seen(collector, "without PROCESS_LOADER, PROCESS_UPROBE, PROCESS_USDT"), collector.err
+        agent.publish([exec_event(ACTING), loads[0], *itertools.islice(connects(), 1)])
+        assert wait_until(lambda: collector.lines() == 1, PATIENCE), collector.err
+        config.replace(library)
+        hang_up(collector)
+        assert log_line_seen(collector, "(asked_anew): the configuration in force looks at PROCESS_LOADER"), (
+            collector.err
+        )
+        assert log_line_seen(collector, "without PROCESS_UPROBE, PROCESS_USDT"), collector.err
+        assert agent.wait_for_listeners(timeout=PATIENCE), collector.err
+        agent.publish(loads[1:])
+        assert wait_until(lambda: len(told(collector)) == 3, PATIENCE), collector.out
+        summary = collector.stop()
+    lines = [json.loads(line) for line in collector.out.splitlines()]
+    (gap,) = [line["gap"] for line in lines if line.get("gap", {}).get("phase") == "closed"]
+    assert gap["cause"] == "agent_away"
+    assert gap["message"].endswith("no events from the agent: asked_anew")
+    assert told(collector) == ["v7-0", "/lib/1.so", "/lib/2.so"]
+    assert summary["events"]["received"] == 4

@@ -25,6 +25,7 @@ from support.processes import wait_until
 from support.recordings import folder, messages
 
 SECONDS = 60
+EXECUTION = {"process_exec", "process_exit"}
 Reading = Callable[..., AbstractContextManager[Any]]
 
 
@@ -114,6 +115,48 @@ def test_filters_are_applied_by_the_agent(agent: FakeTetragon, reading: Reading)
         agent.publish(messages("seed-demo"), lossless=True)
         reader.until(lambda: len(reader.messages) >= 16)
     assert {GetEventsResponse.FromString(m).WhichOneof("event") for m in reader.messages} == {"process_exit"}
+
+
+@pytest.mark.parametrize("own", ["http2", "grpcio"])
+def test_more_is_asked_for_at_once_and_less_with_the_next_connection(
+    agent: FakeTetragon, reading: Reading, own: str
+) -> None:
+    """Who looks at more gets it from a stream made anew, which is told; who looks at less costs the stream nothing."""
+    starts = EventFilter(kinds=frozenset({EventKind.EXEC}))
+    with reading(agent.address, reader=own) as reader:
+        reader.until_connected()
+        reader.source.ask_for(starts)
+        assert agent.wait_for_listeners(timeout=SECONDS)
+        sent = list(messages("seed-demo"))
+        agent.publish(sent, lossless=True)
+        reader.until(lambda: len(reader.messages) == len(sent))
+        assert (reader.seen, reader.source.left_out) == ([(State.CONNECTED, Reason.CONNECTED)], ())
+
+        agent.cut_connections()
+        reader.until_connected(2)
+        assert "PROCESS_EXIT" in reader.source.left_out
+        assert reader.transitions[-1].left_out == reader.source.left_out
+        reader.source.ask_for(EventFilter(kinds=frozenset({EventKind.EXEC, EventKind.EXIT})))
+        reader.until_connected(3)
+        assert "PROCESS_EXIT" not in reader.source.left_out
+        assert agent.wait_for_listeners(timeout=SECONDS)
+        agent.publish(sent, lossless=True)
+        wanted = [one for one in sent if GetEventsResponse.FromString(one).WhichOneof("event") in EXECUTION]
+        reader.until(lambda: reader.messages[len(sent) :] == wanted)
+    assert reader.seen[3:] == [(State.AWAY, Reason.ASKED_ANEW), (State.CONNECTED, Reason.CONNECTED)]
+    assert reader.transitions[3].detail == "the configuration in force looks at PROCESS_EXIT, too"
+
+
+def test_an_agent_that_is_away_is_asked_for_more_when_it_comes(tmp_path: Path, reading: Reading) -> None:
+    """What is wanted may change while nobody answers: the connection that then stands asks for all of it."""
+    address = f"unix://{tmp_path}/tetragon.sock"
+    with reading(address, filters=EventFilter(kinds=frozenset({EventKind.EXEC}))) as reader:
+        reader.until(lambda: reader.seen == [(State.AWAY, Reason.ABSENT)])
+        reader.source.ask_for(EventFilter())
+        with FakeTetragon(address):
+            reader.until_connected()
+            assert reader.source.left_out == ()
+            reader.source.close()
 
 
 def test_an_absent_agent_is_reported_once_and_awaited(tmp_path: Path, reading: Reading) -> None:

@@ -4,10 +4,10 @@ import pytest
 
 from keytrail.domain.event import EventKind
 from keytrail.domain.filters import EventFilter
-from keytrail.proto.tetragon.events_pb2 import PROCESS_THROTTLE, PROCESS_USDT, GetEventsResponse
-from keytrail.source.request import events_request
+from keytrail.proto.tetragon.events_pb2 import PROCESS_THROTTLE, PROCESS_USDT, EventType, GetEventsResponse
+from keytrail.source.request import Asked, events_request, types_of
 from keytrail.testing.fake_tetragon_filters import EventFilter as AgentFilter
-from support.recordings import messages
+from support.recordings import STREAMS, decoded_once, messages
 
 
 def passed(wanted: EventFilter, name: str) -> dict[str, int]:
@@ -32,12 +32,36 @@ def test_no_filter_is_an_empty_request() -> None:
     [
         ({EventKind.EXEC}, {"process_exec"}),
         ({EventKind.EXIT, EventKind.EXEC}, {"process_exec", "process_exit"}),
-        ({EventKind.CONNECT}, {"process_kprobe", "process_tracepoint", "process_uprobe", "process_lsm"}),
+        ({EventKind.CONNECT}, {"process_kprobe", "process_tracepoint", "process_lsm"}),
+        ({EventKind.HOOK}, {"process_kprobe", "process_tracepoint", "process_lsm", "process_uprobe"}),
+        ({EventKind.LIBRARY}, {"process_kprobe", "process_tracepoint", "process_lsm", "process_loader"}),
     ],
 )
 def test_kinds_leave_other_types_at_the_agent(kinds: set[EventKind], types: set[str]) -> None:
     """Only event types that may be of a wanted kind are sent; every kind has its types."""
     assert passed(EventFilter(kinds=frozenset(kinds)), "policy-library").keys() == types
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_no_event_of_a_wanted_kind_stays_with_the_agent(name: str) -> None:
+    """Whatever an event of any recording turns out to be, the type that brought it is among those of its kind."""
+    brought = {(event.kind, str(event.envelope.WhichOneof("event"))) for event in decoded_once(name)}
+    for kind, type_ in brought:
+        asked = types_of(EventFilter(kinds=frozenset({kind}))) | {PROCESS_THROTTLE}
+        assert EventType.Value(type_.upper()) in asked, kind
+
+
+def test_kinds_of_all_types_are_no_restriction() -> None:
+    """Where something of every type is wanted, the agent is not made to compare each event with a list of all."""
+    everything = Asked.for_(EventFilter(kinds=frozenset(EventKind)))
+    assert everything == Asked.for_(EventFilter())
+    assert (everything.request, everything.left_out) == (b"", ())
+
+
+def test_what_is_left_out_has_the_agents_names() -> None:
+    """A person can look them up in the agent's documentation."""
+    asked = Asked.for_(EventFilter(kinds=frozenset({EventKind.EXEC, EventKind.CONNECT})))
+    assert asked.left_out == ("PROCESS_EXIT", "PROCESS_LOADER", "PROCESS_UPROBE", "PROCESS_USDT")
 
 
 @pytest.mark.parametrize("kind", list(EventKind))

@@ -38,6 +38,14 @@ def exec_event(acting: tetragon_pb2.Process, parent: tetragon_pb2.Process | None
     return event.SerializeToString()
 
 
+def loader_event(acting: tetragon_pb2.Process, path: str) -> bytes:
+    """A process_loader, which carries no time."""
+    event = events_pb2.GetEventsResponse(node_name="node-1")
+    event.process_loader.process.CopyFrom(acting)
+    event.process_loader.path = path
+    return event.SerializeToString()
+
+
 def kprobe_event(
     acting: tetragon_pb2.Process, function: str, *args: Mapping[str, Any], policy: str = "p", nanos: int = 0
 ) -> bytes:

@@ -65,10 +65,12 @@ class Collector:
         enricher: Enricher | None = None,
         peers: Peers | None = None,
         applied: Callable[[], tuple[Resource, ...]] = tuple,
+        ask_for: Callable[[EventFilter], None] | None = None,
     ) -> None:
         """`guard` watches a live stream for loss, `enricher` knows pods, `peers` who has which address.
 
-        `applied` gives the API server's resources.
+        `applied` gives the API server's resources. `ask_for` tells the source what of its events is looked at, whenever
+        that changes; it is not used where events themselves are sent, which are all looked at.
 
         Raises UsageError for wrong manifests.
         """
@@ -104,6 +106,8 @@ class Collector:
             peers=peers,
         )
         self.inbox = Inbox(accounting, settings.queue_capacity)
+        self._ask_for = None if outputs.events else ask_for
+        self._ask(self._configuration)
         self._failure: BaseException | None = None
         self._boot_id = _boot_id(settings.proc_root) if live and settings.state_dir is not None else ""
 
@@ -166,6 +170,7 @@ class Collector:
         """Decide by another configuration from the next batch on; on a quiet stream an empty one is the next."""
         self.pipeline.replace(configuration)
         self.inbox.put(Batch((), time.time_ns()))
+        self._ask(configuration)
 
     def reloader(self, reread: Callable[[], Settings], settings_file: Path | None) -> Reloader:
         """What keeps this collector's settings and manifests those on disk; `reread` gives the settings of now."""
@@ -178,6 +183,10 @@ class Collector:
             replace=self.replace,
             applied=self._applied,
         )
+
+    def _ask(self, configuration: Configuration) -> None:
+        if self._ask_for is not None:
+            self._ask_for(configuration.looked_at(self._settings.event_filter()))
 
     # -- threads
 

@@ -18,6 +18,8 @@ from typing import Final, TypeGuard
 from keytrail.aside import Task, run_aside, run_here
 from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.detect import Engine
+from keytrail.domain.event import EventKind
+from keytrail.domain.filters import EventFilter
 from keytrail.domain.fingerprint import Book
 from keytrail.domain.objects import Resource
 from keytrail.domain.policy_library import PolicyLibrary
@@ -36,6 +38,11 @@ RULE_CHOICES: Final[dict[str, tuple[Maturity, ...] | None]] = {"stable": None, "
 """What of the library runs; None leaves it to the user's PolicyLibrary, whose default is the stable rules."""
 
 
+_TELLING: Final = frozenset({EventKind.EXEC, EventKind.EXIT, EventKind.FILE, EventKind.SEND})
+"""Whatever the rules look at: processes live by their starts and ends, providers and mounted Secrets are told by the
+files that are opened, and hosts by the names that are sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configuration:
     """Everything that decides about an event, loaded together and put in force together."""
@@ -50,6 +57,13 @@ class Configuration:
     """Of all files that it was made from: the same for the same content."""
     applied: tuple[Resource, ...] = ()
     """What of it came from the API server."""
+
+    def looked_at(self, wanted: EventFilter) -> EventFilter:
+        """Of what is wanted, the kinds that say something to rules or identities: all that findings are made of."""
+        if self.engine is None:
+            return wanted
+        kinds = self.engine.kinds | _TELLING
+        return replace(wanted, kinds=wanted.kinds & kinds or wanted.kinds or kinds)
 
     @property
     def given_rules(self) -> tuple[Resource, ...]:

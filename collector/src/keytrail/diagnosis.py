@@ -58,6 +58,10 @@ class Observed:
     """Name, state, error."""
     uid: int = 0
     groups: Sequence[int] = ()
+    asking: str = ""
+    """What a collector with these settings asks the agent for, as far as files tell."""
+    asking_error: str = ""
+    """Why its manifests are not usable."""
     cluster: str = ""
     """What the API server was asked for and gave; empty outside of a cluster."""
     cluster_error: str = ""
@@ -73,6 +77,8 @@ def diagnose(seen: Observed) -> list[Check]:
     checks = [_agent(seen), _rights(seen)]
     if not seen.error:
         checks += [_version(seen), *_flags(seen), _policies(seen)]
+    if seen.asking or seen.asking_error:
+        checks.append(_stream(seen))
     if seen.cluster or seen.cluster_error:
         checks.append(_cluster(seen))
     checks.append(_backend(seen))
@@ -218,6 +224,12 @@ def _policies(seen: Observed) -> Check:
             "policies", Verdict.WARNING, found, (("here", "keytrail policies load policies/tracing/tcp-connect.yaml"),)
         )
     return Check("policies", Verdict.OK, ", ".join(f"{name} {state}" for name, state, _ in seen.policies))
+
+
+def _stream(seen: Observed) -> Check:
+    if not seen.asking_error:
+        return Check("stream", Verdict.OK, f"asks the agent for {seen.asking}")
+    return Check("stream", Verdict.CRITICAL, seen.asking_error, (("here", "keytrail config show"),))
 
 
 def _cluster(seen: Observed) -> Check:

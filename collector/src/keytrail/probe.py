@@ -59,6 +59,7 @@ class StreamLog:
             reason="" if connected else f"{last.reason}: {last.detail}" if last.detail else str(last.reason),
             agent_version="" if agent is None else agent.version,
             connections=self._connections,
+            left_out=source.left_out,
             lag_seconds=None if lag_ns is None else lag_ns / _NS,
         )
 

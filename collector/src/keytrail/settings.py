@@ -346,6 +346,12 @@ class Settings:
 
     RULES: ClassVar[Rules] = Rules(naming=str, checks=(_tls_fits, _kubeconfig_fits))
 
+    @property
+    def sends_events(self) -> bool:
+        """Whether events themselves go anywhere, not only what is found in them."""
+        lines = {Output.JSON, Output.LINE}.intersection(self.output)
+        return bool(lines) or (Output.OTLP in self.output and OtlpRecords.EVENTS in self.otlp_records)
+
     def event_filter(self) -> EventFilter:
         """Return the filter that these settings describe."""
         return EventFilter(

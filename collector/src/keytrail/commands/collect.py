@@ -136,6 +136,7 @@ def _compose(
         enricher=None if cluster is None else cluster.enricher,
         peers=Peers(None if cluster is None else cluster.peers, resolver.host_of),
         applied=tuple if cluster is None else cluster.resources,
+        ask_for=source.ask_for,
     )
     settings_file = args.settings or os.environ.get(FILE_VARIABLE)
     reloader = collector.reloader(lambda: read_settings(args), Path(settings_file) if settings_file else None)

@@ -1,4 +1,4 @@
-"""`keytrail config show`: the settings in force, and where each comes from."""
+"""`keytrail config show`: the settings in force, where each comes from, and what they ask of the agent."""
 
 import argparse
 import os
@@ -31,7 +31,8 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print settings, then what the OTLP variables amount to."""
+    """Print settings, then what the OTLP variables amount to, then what the agent is asked for."""
+    from keytrail.commands.live import asking
     from keytrail.commands.options import read_settings
     from keytrail.configuration import load_configuration
     from keytrail.decode.redact import Redactor
@@ -40,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args)
     check_addresses(settings)
     # The manifests belong to the settings: a wrong one is an error here.
-    load_configuration(settings, Redactor().redact, live=False, findings=True)
+    configuration = load_configuration(settings, Redactor().redact, live=False, findings=True)
     say(show(settings, os.environ, otlp_rows()).rstrip("\n"))
+    say(f"\n# Asked of the agent: {asking(settings, configuration)}")
     return 0
 
 

@@ -60,6 +60,7 @@ def observe(args: argparse.Namespace) -> "Observed":
         "groups": (os.getegid(), *os.getgroups()),
         **_cluster(settings),
         **_backend(settings),
+        **_asking(settings),
     }
     address = agent_address(settings)
     with AgentClient(address, agent_tls(settings), timeout=_ANSWER_SECONDS) as client:
@@ -73,6 +74,20 @@ def observe(args: argparse.Namespace) -> "Observed":
         with suppress(AgentError):  # said as "did not list them"
             policies = [(policy.name, policy.state, policy.error) for policy in client.list_policies()]
     return Observed(str(address), version=version, flags=flags, policies=policies, **rest)
+
+
+def _asking(settings: "Settings") -> dict[str, str]:
+    """What a collector with these settings asks the agent for, or why its manifests are none."""
+    from keytrail.commands.live import asking
+    from keytrail.configuration import load_configuration
+    from keytrail.decode.redact import Redactor
+    from keytrail.domain.errors import UsageError
+
+    try:
+        configuration = load_configuration(settings, Redactor().redact, live=False, findings=True)
+    except UsageError as error:
+        return {"asking_error": str(error)}
+    return {"asking": asking(settings, configuration)}
 
 
 def _cluster(settings: "Settings") -> dict[str, str]:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from keytrail.configuration import Configuration
     from keytrail.domain.filters import EventFilter
     from keytrail.settings import Settings
     from keytrail.source.address import Address
@@ -62,11 +63,25 @@ def _log_transition(transition: "Transition") -> None:
 
     detail = f": {transition.detail}" if transition.detail else ""
     if transition.state.value == "connected":
-        log.info("connected to the agent at %s%s", transition.address, detail)
+        without = f", without {', '.join(transition.left_out)}" if transition.left_out else ""
+        log.info("connected to the agent at %s%s%s", transition.address, detail, without)
     else:
         advice = f" ({ADVICE[transition.reason]})" if transition.reason in ADVICE else ""
         where = transition.address
         log.warning("no events from the agent at %s (%s)%s%s; trying again", where, transition.reason, detail, advice)
+
+
+def asking(settings: "Settings", configuration: "Configuration") -> str:
+    """What a collector asks the agent for, in a sentence."""
+    from keytrail.source.request import Asked
+
+    wanted = settings.event_filter()
+    asked = Asked.for_(wanted if settings.sends_events else configuration.looked_at(wanted))
+    names = ", ".join(asked.left_out)
+    if not names:
+        return "every type of event"
+    by_user = set(Asked.for_(wanted).left_out).issuperset(asked.left_out)
+    return f"all but {names}: they carry no kind of event that {'the filter names' if by_user else 'a rule looks at'}"
 
 
 @contextmanager

@@ -43,6 +43,8 @@ class LossGuard:
     ) -> None:
         """`metrics_address` is the setting: empty finds it below `root`, where the host's file system is mounted.
 
+        `filtered`: the user wants a part of the events. That types are left out which nobody looks at is none.
+
         `policies` asks the agent within 1.5 s; None: its counters are not watched. Raises SettingsError.
         """
         self._now_ns = now_ns
@@ -61,10 +63,10 @@ class LossGuard:
         """None when they are switched off; its `problem` says why they are not watched."""
         if metrics_address != OFF:
             self.metrics = AgentMetrics(_locator(metrics_address, root), self.watch.report, now_ns=now_ns)
-        counters = None
+        self._counters = None
         if policies is not None and not filtered:
-            counters = PolicyCounters(policies, self.watch.arrived, self.watch.report, now_ns=now_ns)
-        self._monitor = LossMonitor(self.watch, self.metrics, counters)
+            self._counters = PolicyCounters(policies, self.watch.arrived, self.watch.report, now_ns=now_ns)
+        self._monitor = LossMonitor(self.watch, self.metrics, self._counters)
 
     def start(
         self, put: Callable[[Batch], None], queued: Callable[[], int], previous: tuple[bool, int | None] = (True, None)
@@ -84,6 +86,8 @@ class LossGuard:
 
     def transition(self, transition: Transition) -> None:
         """Take news of the connection."""
+        if self._counters is not None:
+            self._counters.left_out = transition.left_out
         self.watch.transition(transition)
 
     def batch(self, events: Sequence[Event], batch: Batch) -> None:

@@ -8,7 +8,7 @@ and only a plain fall below it, in two intervals together, is a sign.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from keytrail.domain.errors import AgentError
@@ -16,6 +16,15 @@ from keytrail.domain.gap import GapCause
 from keytrail.loss.episode import Episode, Report
 from keytrail.source.agent import PolicyStatus
 
+_SENSORS = {
+    "PROCESS_KPROBE": "generic_kprobe",
+    "PROCESS_TRACEPOINT": "generic_tracepoint",
+    "PROCESS_UPROBE": "generic_uprobe",
+    "PROCESS_USDT": "generic_usdt",
+    "PROCESS_LSM": "generic_lsm",
+    "PROCESS_LOADER": "__loader__",
+}
+"""What posts each type of event that policies make; a policy's status lists what it is made of."""
 _TELLING = 20
 """Posts that an interval needs to say something about a policy's yield."""
 _USUAL = 3
@@ -37,7 +46,7 @@ class _Policy:
 
 
 class PolicyCounters:
-    """For one thread. Only for a stream without filters: what the agent filters out was posted and does not arrive."""
+    """For one thread. Not for a stream that leaves out events of some processes: nobody knows how many were posted."""
 
     def __init__(
         self,
@@ -53,6 +62,8 @@ class PolicyCounters:
         self._report = report
         self._now_ns = now_ns
         self._known: dict[str, _Policy] = {}
+        self.left_out: Collection[str] = ()
+        """Types of event that the stream was not asked for, as the agent names them; set by any thread."""
         self._looked_ns: tuple[int, int] = (0, 0)
         """The look before, and the one before that."""
 
@@ -64,7 +75,10 @@ class PolicyCounters:
             return
         arrived, now = self._arrived(), self._now_ns()
         counts: dict[str, tuple[int, int]] = {}
+        withheld = frozenset(_SENSORS.get(one) for one in self.left_out)
         for status in statuses:  # events name a policy without its namespace
+            if not withheld.isdisjoint(status.sensors):  # posted all the same; once asked for again it counts as new
+                continue
             id_, npost = counts.get(status.name, (0, 0))
             counts[status.name] = max(id_, status.id), npost + status.npost
         earlier, self._known = self._known, {}

@@ -30,6 +30,8 @@ class StreamPart:
     agent_version: str = ""
     connections: int = 0
     """How often it was connected since the start."""
+    left_out: tuple[str, ...] = ()
+    """Types of event that the agent is not asked for, as it names them: nobody looks at them."""
     lag_seconds: float | None = None
     """How old the newest event was when it was decided on."""
 

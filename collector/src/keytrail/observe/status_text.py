@@ -68,6 +68,8 @@ def _agent(stream: Document) -> Iterator[str]:
         yield _text(stream, "reason")
     version = _text(stream, "agent_version") or "of unknown version"
     yield f"Tetragon {version}, connected {_number(stream, 'connections')} times"
+    if left_out := _list(stream, "left_out"):
+        yield f"not asked for {', '.join(map(str, left_out))}, which nobody looks at"
 
 
 def _events(document: Document) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The live source: an agent's gRPC event stream, reconnected for as long as anybody reads.
 
-In: an address and the user's filter. Out: batches, and one `Transition` whenever the connection becomes something else.
+In: an address and what is wanted. Out: batches, and one `Transition` whenever the connection becomes something else.
 A connection itself is `connection`'s business; what a gap means is that of whoever hears of the transitions.
 """
 
@@ -18,13 +18,14 @@ from google.protobuf.message import DecodeError
 
 from keytrail.domain.errors import SettingsError
 from keytrail.domain.filters import EventFilter
+from keytrail.proto.tetragon.events_pb2 import EventType
 from keytrail.source.address import Address
 from keytrail.source.base import Batch
 from keytrail.source.channel import TlsOptions, open_channel
 from keytrail.source.connection import DUMP_LIMIT, Connection, EventStream, Greeting, GrpcioStream
 from keytrail.source.http2_request import REQUEST_LIMIT
 from keytrail.source.http2_stream import Http2Stream
-from keytrail.source.request import events_request
+from keytrail.source.request import Asked, type_names
 from keytrail.source.status import Reason, StreamError, details_of, reason_of
 
 ReaderName = Literal["auto", "http2", "grpcio"]
@@ -53,6 +54,8 @@ class Transition:
     """The agent's, grpcio's or the system's own words; may be empty."""
     at_ns: int
     """Wall clock, nanoseconds since the epoch: from an AWAY to the next CONNECTED nothing was received."""
+    left_out: tuple[str, ...] = ()
+    """Types of event that this connection does not ask for, as the agent names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,9 @@ class GrpcSource:
         now_ns: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
-        """`on_transition` is called on the thread that iterates `batches`. Raises SettingsError for bad TLS options.
+        """`filters` say what is wanted, until `ask_for` says otherwise.
+
+        `on_transition` is called on the thread that iterates `batches`. Raises SettingsError for bad TLS options.
 
         `reader` is who reads the stream: our own `http2`, or `grpcio`, which alone speaks TLS. `auto` begins with our
         own where it can, and goes over to grpcio for good when something comes that it does not understand.
@@ -99,10 +104,10 @@ class GrpcSource:
         self.transitions: Counter[tuple[State, Reason]] = Counter()
         self._address = address
         self._tls = tls
-        self._request = events_request(filters).SerializeToString()
+        self._asked = self._asking = Asked.for_(filters)
         if reader == "http2" and tls is not None:
             raise SettingsError("agent reader: http2 speaks no TLS: choose auto or grpcio")
-        own = reader != "grpcio" and tls is None and len(self._request) <= REQUEST_LIMIT
+        own = reader != "grpcio" and tls is None and len(self._asked.request) <= REQUEST_LIMIT
         self.reader: ReaderName = "http2" if own else "grpcio"
         """Who reads the next connection."""
         self._gather_seconds = gather_seconds
@@ -119,6 +124,21 @@ class GrpcSource:
         self._failures = 0
         self._open_channel().close()  # wrong TLS options show now, not at the first connection
 
+    def ask_for(self, wanted: EventFilter) -> None:
+        """Ask the agent for this from the next connection on. For any thread.
+
+        Where the present one does not bring all of it, the next is made at once, and what happens in between is a gap
+        like any other. Less alone is no reason for a gap.
+        """
+        self._asked = Asked.for_(wanted)
+        if self._missing() and (connection := self._connection) is not None:
+            connection.cancel()
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Types of event that the present connection does not ask for, as the agent names them."""
+        return self._asking.left_out
+
     def batches(self) -> Iterator[Batch]:
         """Yield what is there, without waiting for more."""
         while not self._closing.is_set():
@@ -126,13 +146,18 @@ class GrpcSource:
             reason, detail = yield from self._one_connection()
             if self._closing.is_set():
                 return
+            too_large = reason is Reason.TOO_LARGE
+            if missing := self._missing():
+                more = ", ".join(type_names(missing))
+                reason, detail = Reason.ASKED_ANEW, f"the configuration in force looks at {more}, too"
             self._report(State.AWAY, reason, detail)
-            if reason is Reason.TOO_LARGE:
+            if too_large:
                 # Lost beside that one message: what the agent had queued for this stream and what happens until the
                 # next connection.
                 yield Batch((), self._now_ns(), too_large=1)
-            self._failures += 1
-            self._sleep(self._backoff.delay(self._failures))
+            if not missing:
+                self._failures += 1
+                self._sleep(self._backoff.delay(self._failures))
 
     def close(self) -> None:
         """End `batches`, wherever it waits."""
@@ -146,9 +171,10 @@ class GrpcSource:
             channel = self._open_channel()
         except SettingsError as error:  # a certificate that was there at the start
             return Reason.TLS, str(error)
+        self._asking = self._asked
         connection = self._connection = self._connection_on(channel)
         try:
-            if self._closing.is_set():  # set before there was anything to cancel
+            if self._closing.is_set() or self._missing():  # since before there was anything to cancel
                 return Reason.CANCELLED, ""
             greeting = connection.greet()
             if connection.works:
@@ -166,13 +192,17 @@ class GrpcSource:
             connection.close()
         return Reason.ENDED, ""
 
+    def _missing(self) -> frozenset[EventType]:
+        """What is wanted by now and not asked for."""
+        return self._asked.types - self._asking.types
+
     def _connection_on(self, channel: grpc.Channel) -> Connection:
         if self.reader == "http2":
             stream: EventStream = Http2Stream(
-                self._address, self._request, gather_seconds=self._gather_seconds, now_ns=self._now_ns
+                self._address, self._asking.request, gather_seconds=self._gather_seconds, now_ns=self._now_ns
             )
             return Connection(channel, stream, shared=False)
-        stream = GrpcioStream(channel, self._request, now_ns=self._now_ns)
+        stream = GrpcioStream(channel, self._asking.request, now_ns=self._now_ns)
         return Connection(channel, stream, shared=True)
 
     def _after(self, error: StreamError) -> str:
@@ -197,4 +227,6 @@ class GrpcSource:
             return
         self._last = (state, reason)
         self.transitions[self._last] += 1
-        self._on_transition(Transition(state, reason, str(self._address), self._attempt, detail, self._now_ns()))
+        self._on_transition(
+            Transition(state, reason, str(self._address), self._attempt, detail, self._now_ns(), self.left_out)
+        )

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """The connection broke under the stream: a restart, clean or not."""
     GOAWAY = "goaway"
     CANCELLED = "cancelled"
+    ASKED_ANEW = "asked_anew"
+    """We ended it ourselves, to ask for types of event that were left out so far."""
     ENDED = "ended"
     TOO_LARGE = "too_large"
     EXHAUSTED = "resource_exhausted"
