@@ -181,7 +181,7 @@ def _framed(message: bytes) -> bytes:
 
 
 BAD = {
-    "missing file": (["replay", "no-such-recording.pb"], 1, "no-such-recording.pb"),
+    "missing file": (["replay", "no-such-recording.pb"], 2, "no-such-recording.pb"),
     "missing manifests": (["replay", "seed-demo", "--config", "no-such-folder"], 2, "no-such-folder"),
     "unknown kind": (["replay", "seed-demo", "--kind", "conect"], 2, "connect"),
     "bad expression": (["replay", "seed-demo", "--binary", "("], 2, "("),

@@ -36,6 +36,8 @@ def _process(*argv: str | Path, stdout: int = subprocess.PIPE) -> "subprocess.Po
         (("fake-tetragon", "seed-demo", "--release", "2.0"), "expected one of 1.4, 1.5"),
         (("demo", "--database", "/nonexistent/x"), "--database /nonexistent/x: cannot be used as an SQLite database"),
         (("collect", "--output", "json", "--summary", "/nonexistent/x"), "--summary /nonexistent/x: No such file"),
+        (("record", "/nonexistent/x", "--agent", "localhost:1"), "/nonexistent/x: No such file or directory"),
+        (("replay", "/sys"), "/sys: no recording here: expected"),
     ],
 )
 def test_what_is_asked_for_is_wrong(argv: tuple[str, ...], said: str) -> None:
@@ -56,7 +58,7 @@ def test_a_recording_that_is_not_there() -> None:
     """The names of the shipped recordings are said, as one of them was probably meant."""
     for command in (("replay", "seed-dmeo"), ("fake-tetragon", "seed-dmeo", "--listen", "localhost:0")):
         ran = keytrail(*command)
-        assert (ran.code, ran.out) == (1, "")
+        assert (ran.code, ran.out) == (2, "")
         assert "shipped recordings policy-library and seed-demo" in ran.err
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keytrail.domain.agent import AgentFacts
-from keytrail.domain.errors import RecordingError
+from keytrail.domain.errors import RecordingError, UsageError
 from keytrail.proto.tetragon.events_pb2 import GetEventsResponse
 from keytrail.source.base import MAX_MESSAGE_BYTES, Batch
 from keytrail.source.recording import RecordingSource, RecordingWriter, read_recording, recording_facts
@@ -92,7 +92,7 @@ def test_a_full_disk_is_said_with_where_the_rest_is(monkeypatch: pytest.MonkeyPa
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     """A missing folder shows at once, before anything was recorded."""
-    with pytest.raises(RecordingError, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         RecordingWriter(tmp_path / "missing" / "r.pb")
 
 
@@ -240,7 +240,7 @@ def test_what_is_no_recording_is_said_to_be_none(tmp_path: Path, name: str, cont
 
 def test_a_folder_without_a_recording_says_what_it_expected(tmp_path: Path) -> None:
     """A folder must hold a stream under one of its two names."""
-    with pytest.raises(RecordingError, match=r"expected grpc.pb.zst or grpc.pb"):
+    with pytest.raises(UsageError, match=r"expected grpc.pb.zst or grpc.pb"):
         list(read_recording(tmp_path))
     with RecordingWriter(tmp_path / "grpc.pb") as writer:
         writer.write(b"x")

@@ -85,11 +85,11 @@ def _source(path: str, pace: float | None) -> Any:
 
 
 def recording_at(path: str) -> Path:
-    """What a user means by a path: a file or folder, or the name of a shipped recording. Raises RecordingError."""
-    from keytrail.domain.errors import RecordingError
+    """What a user means by a path: a file or folder, or the name of a shipped recording. Raises UsageError."""
+    from keytrail.domain.errors import UsageError
 
     if Path(path).exists():
         return Path(path)
     if path in (shipped := sorted(one.name for one in SHIPPED.iterdir())):
         return SHIPPED / path
-    raise RecordingError(f"{path}: there is no such file or folder, and of shipped recordings {' and '.join(shipped)}")
+    raise UsageError(f"{path}: there is no such file or folder, and of shipped recordings {' and '.join(shipped)}")

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
 from keytrail.domain.agent import AgentFacts
-from keytrail.domain.errors import RecordingError
+from keytrail.domain.errors import RecordingError, UsageError
 from keytrail.proto.tetragon.events_pb2 import GetEventsResponse
 from keytrail.proto.tetragon.sensors_pb2 import GetInfoResponse, GetVersionResponse
 from keytrail.source.base import Batch
@@ -35,7 +35,8 @@ _ZSTD_WINDOW_LOG = 24
 def read_recording(path: Path) -> Iterator[bytes]:
     """Yield the messages of a recording; those over MAX_MESSAGE_BYTES are left out (RecordingSource counts them).
 
-    Raises RecordingError when there is none, or, after all whole messages, when it is truncated or damaged.
+    Raises UsageError for a folder that holds none; RecordingError for a file that cannot be read or, after all whole
+    messages, is truncated or damaged.
     """
     for messages, _ in _read(path):
         yield from messages
@@ -55,7 +56,7 @@ def _file_of(path: Path) -> Path:
     for name in _NAMES:
         if (path / name).exists():
             return path / name
-    raise RecordingError(f"{path}: no recording here: expected {' or '.join(_NAMES)} in the folder")
+    raise UsageError(f"{path}: no recording here: expected {' or '.join(_NAMES)} in the folder")
 
 
 def recording_facts(path: Path) -> AgentFacts | None:
@@ -100,7 +101,7 @@ class RecordingSource:
         self._now_ns = now_ns
 
     def batches(self) -> Iterator[Batch]:
-        """Yield batches of up to 512; with a pace, whatever is due. Raises RecordingError as `read_recording` does."""
+        """Yield batches of up to 512; with a pace, whatever is due. Raises what `read_recording` does."""
         yield Batch((), self._now_ns(), recording_facts(self._path) or AgentFacts())
         pending: list[bytes] = []
         try:
@@ -171,7 +172,7 @@ class RecordingWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open it. Raises RecordingError when it cannot be written there."""
+        """Open it. Raises UsageError when it cannot be written there."""
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial")
         compressor = _compressor() if path.suffix == ".zst" else None
@@ -179,7 +180,7 @@ class RecordingWriter:
             self._partial.unlink(missing_ok=True)
             descriptor = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise RecordingError(f"{path}: {error.strerror}") from None
+            raise UsageError(f"{path}: {error.strerror}") from None
         self._file = os.fdopen(descriptor, "wb")
         self._out: Any = compressor.stream_writer(self._file, closefd=False) if compressor else self._file
 

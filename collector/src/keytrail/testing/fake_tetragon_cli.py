@@ -60,7 +60,7 @@ def _release(text: str) -> str:
 def run_fake_tetragon(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM, or with `--once` until the recording was sent; return the exit code.
 
-    Raises RecordingError for a recording that cannot be read.
+    Raises UsageError for a recording that is not there, RecordingError for one that cannot be read.
     """
     from keytrail.commands.replay import recording_at
     from keytrail.testing.fake_tetragon import FakeTetragon
