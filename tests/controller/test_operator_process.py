@@ -21,24 +21,40 @@ current-context: a
 """
 
 
-def _answers_to_sigterm(pid: int) -> bool:
-    """Whether the process has a handler for it: from then on kopf runs."""
-    caught = re.search("(?m)^SigCgt:\t([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text())
-    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+def _is_in(field: str, pid: int) -> bool:
+    """Whether SIGTERM is in the set of signals that the kernel shows under this name."""
+    signals = re.search(f"(?m)^{field}:\t([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text())
+    return signals is not None and bool(int(signals[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _command(tmp_path: Path) -> list[str]:
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    run = ["run", f"--kubeconfig={tmp_path}/kubeconfig", "--http-address=127.0.0.1:0"]
+    return [sys.executable, "-m", "keytrail_operator", *run]
+
+
+@pytest.mark.long
+def test_it_can_be_ended_before_it_runs(tmp_path: Path) -> None:
+    """SIGTERM while it is still starting is neither its death nor lost: it ends with 0 as soon as it runs."""
+    with subprocess.Popen(_command(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert wait_until(lambda: _is_in("SigBlk", process.pid), SECONDS)
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_without_an_api_server(tmp_path: Path, number: signal.Signals) -> None:
     """It says once that the server is away and, asked to end, does so by itself with 0 and is not killed."""
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
-    command = [sys.executable, "-m", "keytrail_operator", "run", f"--kubeconfig={tmp_path}/kubeconfig"]
     log = tmp_path / "log"
-    with log.open("w") as err, subprocess.Popen([*command, "--http-address=127.0.0.1:0"], stderr=err) as process:
+    with log.open("w") as err, subprocess.Popen(_command(tmp_path), stderr=err) as process:
         try:
-            assert wait_until(
-                lambda: "cannot be reached" in log.read_text() and _answers_to_sigterm(process.pid), SECONDS
-            )
+            assert wait_until(lambda: "cannot be reached" in log.read_text() and _is_in("SigCgt", process.pid), SECONDS)
             process.send_signal(number)
             assert process.wait(SECONDS) == 0, log.read_text()
         finally:

@@ -3,15 +3,13 @@
 Only `main` turns errors into exit codes: 0 done, 1 failed, 2 what was asked for is wrong, 130 interrupted.
 """
 
-import argparse
 import os
 import sys
-import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from keytrail import __version__
-from keytrail.commands.terminal import flush, have_streams, printable
-from keytrail.domain.errors import KeytrailError
+if TYPE_CHECKING:
+    import argparse
 
 _DESCRIPTION = "Which machine identity did which process use, where to, and was that expected?"
 _EXAMPLES = """\
@@ -23,9 +21,11 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> "argparse.ArgumentParser":
     """The whole command line, without importing what the commands need to run."""
-    # In here, so that Ctrl-C finds `main` ready for it nearly from the start of the process.
+    import argparse
+
+    from keytrail import __version__
     from keytrail.commands import (
         collect,
         config,
@@ -73,6 +73,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    # All imports are in here, so that Ctrl-C finds `main` ready for it nearly from the start of the process.
+    import traceback
+
+    from keytrail.commands.terminal import flush, have_streams, printable
+    from keytrail.domain.errors import KeytrailError
+
     # gRPC's C core writes lines of its own to standard error, in no form that a log reader knows.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     have_streams()
@@ -83,8 +96,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeytrailError as error:
         print(f"keytrail: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         return 0
     except Exception as error:  # noqa: BLE001 - the boundary of the process

@@ -123,11 +123,20 @@ async def _observe(
     address: str, stores: Stores, login: Callable[[], kopf.ConnectionInfo], pages: Pages, pulse: Pulse
 ) -> None:
     """Run kopf's loop until a signal ends it."""
+    # kopf handles signals, but only once all of its tasks are made; `keytrail_operator.cli` held SIGTERM back so far.
+    told_to_end = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     beating = asyncio.create_task(_beat(pulse))
     try:
         async with served(address, pages):
             await kopf.operator(
-                registry=registry_of(stores, login), settings=operator_settings(), clusterwide=True, standalone=True
+                registry=registry_of(stores, login),
+                settings=operator_settings(),
+                clusterwide=True,
+                standalone=True,
+                stop_flag=told_to_end,
             )
     finally:
         beating.cancel()

@@ -3,20 +3,23 @@
 Only `main` turns errors into exit codes: 0 ended as asked, 1 failed, 2 what was asked for is wrong.
 """
 
-import argparse
 import os
+import signal
 import sys
-import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from keytrail import __version__
-from keytrail.commands.terminal import printable
-from keytrail.domain.errors import KeytrailError
-from keytrail_operator.settings import add_arguments, load
+if TYPE_CHECKING:
+    import argparse
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> "argparse.ArgumentParser":
     """The whole command line, without importing what running needs."""
+    import argparse
+
+    from keytrail import __version__
+    from keytrail_operator.settings import add_arguments
+
     parser = argparse.ArgumentParser(
         prog="keytrail-operator",
         description="Keeps Tetragon's TracingPolicies and Keytrail's own objects in order in a Kubernetes cluster.",
@@ -30,6 +33,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    # SIGTERM waits until the loop runs, which ends in order on it. Before, it would kill; or, sent to process 1 of a
+    # container, be lost, since the kernel lets nothing through to that for which it has no handler.
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    # All imports are in here, so that signals find `main` ready for them nearly from the start of the process.
+    import traceback
+
+    from keytrail.commands.terminal import printable
+    from keytrail.domain.errors import KeytrailError
+    from keytrail_operator.settings import load
+
     args = build_parser().parse_args(argv)
     try:
         settings = load(vars(args), os.environ)
@@ -39,8 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeytrailError as error:
         print(f"keytrail-operator: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
     except Exception as error:  # noqa: BLE001 - the boundary of the process
         # The text of an unexpected error may quote what it failed on: only its place is shown.
         frames = "".join(traceback.format_tb(error.__traceback__))
