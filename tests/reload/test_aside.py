@@ -4,17 +4,19 @@ import marshal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from keytrail import aside, cluster
+from keytrail import __version__, aside, cluster
 from keytrail.aside import AsideError, Task, run_aside, run_here
-from keytrail.configuration import load_configuration
+from keytrail.configuration import Configuration, load_configuration
 from keytrail.decode.redact import Redactor
 from keytrail.domain.errors import ManifestError
 from keytrail.domain.rules import DetectionRule
 from keytrail.manifests import load_folder
+from keytrail.reload import Reloader
 from keytrail.settings import Settings
 from reload.config_map import ConfigMap, mapping, rule
 
@@ -79,6 +81,20 @@ def test_a_process_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(aside, "_PATIENCE_SECONDS", 0.1)
     with pytest.raises(AsideError, match="no answer"):
         run_aside(Task.COMPILE_RULES)
+
+
+def test_an_upgrade_under_a_running_collector_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of another version reads nothing of ours and makes no rules: it is said, and what is in force stays."""
+    settings, replaced = given(tmp_path), list[Configuration]()
+    load = partial(load_configuration, settings, Redactor().redact, live=True, findings=True)
+    reloader = Reloader(settings, lambda: settings, None, loaded=load(), load=load, replace=replaced.append)
+    monkeypatch.setattr(aside, "__version__", "0.0.9")
+    (tmp_path / "config" / "rule.yaml").write_text(rule("another"))
+    reloader.look(asked=True)
+    assert reloader.state().problems == (
+        f"the installed Keytrail is {__version__}, this process runs 0.0.9: restart it",
+    )
+    assert replaced == []
 
 
 def test_a_credential_of_ours_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

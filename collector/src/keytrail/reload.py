@@ -16,8 +16,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol, Self
 
+from keytrail.aside import AsideError
 from keytrail.configuration import Configuration, digest_of, files_below, watched_folders
-from keytrail.domain.errors import ManifestError, UsageError
+from keytrail.domain.errors import KeytrailError, ManifestError, UsageError
 from keytrail.domain.objects import Resource
 from keytrail.observe.logs import set_level
 from keytrail.settings import Settings
@@ -181,7 +182,7 @@ class Reloader:
         try:
             unchanged = digest_of(self._folders) == self._loaded.digest and self._applied() == self._loaded.applied
             configuration = self._loaded if unchanged else self._load(previous=self._loaded)
-        except UsageError as error:
+        except (UsageError, AsideError) as error:
             problems += _each(error)
         return settings, configuration, tuple(problems)
 
@@ -237,7 +238,7 @@ def _told(configuration: Configuration) -> str:
     return f"{rules} rules, {len(configuration.manifests.identity_mappings)} identity mappings"
 
 
-def _each(error: UsageError) -> list[str]:
+def _each(error: KeytrailError) -> list[str]:
     return list(map(str, error.problems)) if isinstance(error, ManifestError) else str(error).splitlines()
 
 

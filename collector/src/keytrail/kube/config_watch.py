@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from keytrail.domain.crds import GROUP, KINDS, VERSION
 from keytrail.domain.crds import Kind as Definition
-from keytrail.domain.errors import Problem
+from keytrail.domain.errors import KeytrailError, Problem
 from keytrail.domain.objects import ObjectName, Resource
 from keytrail.domain.resources import KINDS as READ_BY_COLLECTORS
 from keytrail.domain.shape import Fault, read
@@ -174,6 +174,8 @@ class ConfigWatch:
         while self._wait_for_changes():
             try:
                 self._settle()
+            except KeytrailError as error:
+                log.error("cannot put the API server's resources in force: %s", error)  # noqa: TRY400 - no traceback either
             except Exception as error:  # noqa: BLE001 - the boundary of this thread: the next change must find it
                 # Its text could quote an object.
                 log.error("cannot put the API server's resources in force (%s)", type(error).__name__)  # noqa: TRY400 - no traceback either
