@@ -115,6 +115,15 @@ def test_defaults(helm: Helm) -> None:
     assert {kind for each in found if (kind := each["kind"]) == "Secret"} == set()
 
 
+def test_helm_test_runs_where_a_collector_does(helm: Helm) -> None:
+    """Its pod may be put on just the nodes that have a collector, those with a taint among them."""
+    found = helm.render("--values", CHART / "ci" / "everything-values.yaml")
+    (doctor,) = (spec for name, spec in pods(found) if name.endswith("-doctor"))
+    collector = one(found, "DaemonSet")["spec"]["template"]["spec"]
+    where = ("nodeSelector", "affinity", "tolerations")
+    assert [doctor[name] for name in where] == [collector[name] for name in where]
+
+
 def test_the_queue_in_peers_words(helm: Helm) -> None:
     """What an OpenTelemetry Collector calls sending_queue and retry_on_failure become the collector's settings."""
     found = helm.render("--values", CHART / "ci" / "backend-values.yaml")
