@@ -19,6 +19,7 @@ from keytrail.proto.tetragon.sensors_pb2 import (
 from keytrail.source.address import parse_address
 from keytrail.source.agent import AgentClient, _policy
 from keytrail.source.channel import SERVICE, TlsOptions
+from keytrail.source.status import unwrapped
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
 from support.processes import wait_until
@@ -142,13 +143,30 @@ def test_a_load_is_not_awaited_for_ever(agent: FakeTetragon, client: AgentClient
 
 
 def test_an_absent_agent_is_explained(tmp_path: Path) -> None:
-    """No socket, a socket without a listener: the status, the place, and what to look at."""
-    with (
-        AgentClient(parse_address(f"{tmp_path}/tetragon.sock")) as client,
-        pytest.raises(AgentError, match=r"tetragon\.sock: GetVersion: .*is Tetragon running") as caught,
+    """No socket, nobody who listens: the place, the system's own words and what to look at, without grpcio's steps."""
+    for address, said in (
+        (f"unix://{tmp_path}/tetragon.sock", "No such file or directory (is Tetragon running, and is its"),
+        ("localhost:1", "Connection refused (nobody listens there"),
     ):
-        client.version()
-    assert caught.value.status == "UNAVAILABLE"
+        with AgentClient(parse_address(address)) as client, pytest.raises(AgentError) as caught:
+            client.version()
+        assert str(caught.value).startswith(f"agent at {address}: GetVersion: {said}")
+        assert caught.value.status == "UNAVAILABLE"
+
+
+def test_what_grpcio_says_is_cut_to_what_it_is_about() -> None:
+    """Words of the resolver and of the TLS library stay, and all of the agent's own."""
+    resolving = (
+        "errors resolving a:1: [field:hostname lookup error:address lookup failed for a:1: Domain name not found]"
+    )
+    assert unwrapped(resolving) == "Domain name not found"
+    handshake = (
+        "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:1: Tls handshake failed "
+        "(TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
+        "CERTIFICATE_VERIFY_FAILED: self signed certificate: OK"
+    )
+    assert unwrapped(handshake) == "CERTIFICATE_VERIFY_FAILED: self signed certificate"
+    assert unwrapped("policy p: errors resolving [x]") == "policy p: errors resolving [x]"
 
 
 def test_an_older_agent_lacks_calls() -> None:

@@ -5,6 +5,7 @@ not to reach a server as UNAVAILABLE and puts the system's own message into the 
 differ.
 """
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -55,6 +56,14 @@ _DETAILS = (
     ("Failed parsing HTTP/2", Reason.NOT_GRPC),
     ("failed to connect", Reason.UNREACHABLE),
 )
+_WRAPPED = re.compile(
+    r"failed to connect to all addresses; last error: [A-Z_]+: \S+: "
+    r"(?:Failed to connect to remote host: |connect failed: addr: .* error: "
+    r"|Tls handshake failed \S+ SSL_ERROR_SSL: error:\w+:SSL routines:OPENSSL_internal:)?"
+    r"(?P<told>.+?)(?:: OK)?"
+    r"|errors resolving .*address lookup failed for \S+: (?P<lookup>.+)\]"
+)
+"""What grpcio wraps the system's or the TLS library's own words in: the address, which was said, and its own steps."""
 _CODES = {
     grpc.StatusCode.UNAVAILABLE: Reason.REMOVED,
     grpc.StatusCode.CANCELLED: Reason.CANCELLED,
@@ -77,7 +86,7 @@ class StreamError(Exception):
 
 def reason_of(error: grpc.RpcError) -> Reason:
     """Classify a failed call."""
-    return reason_for(code_of(error), details_of(error))
+    return reason_for(code_of(error), _details(error))
 
 
 def reason_for(code: grpc.StatusCode, text: str) -> Reason:
@@ -99,6 +108,16 @@ def code_of(error: grpc.RpcError) -> grpc.StatusCode:
 
 
 def details_of(error: grpc.RpcError) -> str:
-    """Return the agent's own text, or grpcio's."""
+    """Return the agent's own text, or what grpcio's is about."""
+    return unwrapped(_details(error))
+
+
+def unwrapped(text: str) -> str:
+    """Return what a text of grpcio's is about; any other as it is."""
+    wrapped = _WRAPPED.fullmatch(text)
+    return text if wrapped is None else wrapped["told"] or wrapped["lookup"]
+
+
+def _details(error: grpc.RpcError) -> str:
     call: Any = error
     return call.details() or "" if isinstance(call, grpc.Call) else str(error)
