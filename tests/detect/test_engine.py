@@ -253,6 +253,19 @@ def test_a_rule_that_fails_is_counted_and_alone(caplog: pytest.LogCaptureFixture
     ]
 
 
+def test_a_rule_fails_until_its_last_failure_is_old_or_it_is_mended() -> None:
+    """What somebody should look at ends by itself, and with another version of the rule; the count goes on."""
+    failing, mended = (rule("bad", condition=f"10 / process.uid > {number}") for number in (3, 4))
+    first = Engine.load([failing, rule("good")])
+    run(first, [event(0), event(60)])
+    at_ns = event(60).time_ns
+    assert (first.failing(at_ns), first.failing(at_ns + 1)) == (("bad",), ())
+    same = Engine.load([failing], previous=first)
+    assert (same.failing(at_ns), same.failures["bad"]) == (("bad",), 2)
+    other = Engine.load([mended], previous=same)
+    assert (other.failing(at_ns), other.failures["bad"]) == ((), 2)
+
+
 def test_exceptions_and_tuning() -> None:
     """The library's tuning changes severity and parameters, adds exceptions, and switches rules on and off."""
     shells = rule(condition="process.name in params.shells", parameters={"shells": ["sh"]})

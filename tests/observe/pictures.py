@@ -135,7 +135,11 @@ def troubled() -> Snapshot:
         fine,
         stream={"lag_seconds": 9.0},
         inbox={"events": 60_000},
-        rules={"failures": {"shell-in-container": 2}, "refused": {"mine": "spec.condition: no such field"}},
+        rules={
+            "failures": {"shell-in-container": 2, "key-elsewhere": 1},
+            "failing": ("shell-in-container",),
+            "refused": {"mine": "spec.condition: no such field"},
+        },
         spool={"bytes": 1000 * 1024 * 1024, "dead_letters": 5},
         backend={"reachable": False, "trouble": "unreachable"},
         reload={"successful": False, "problems": ("rules/mine.yaml:3: spec.condition: no such field",)},

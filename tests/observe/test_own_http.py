@@ -125,7 +125,7 @@ def test_degraded_is_ready_and_says_so(probe: Given, server: OwnHttp) -> None:
                 "DetectionRule mine: spec.condition: no such field (and 1 more)"
             ),
             "degraded: rules not in force as given: mine",
-            "degraded: rules that had no answer for some events: shell-in-container",
+            "degraded: rules that had no answer for some events within the last hour: shell-in-container",
             "degraded: the last reload failed: the last good rules, mappings and settings are in force",
             "degraded: the backend does not take records (unreachable): UNAVAILABLE: no",
             "degraded: undelivered records take 1048576000 of at most 1073741824 bytes",

@@ -89,9 +89,17 @@ def test_what_needs_attention_is_said_first(server: OwnHttp, probe: Given) -> No
         "2026-11-18T10:56:40Z to 2026-11-18T10:56:49Z agent_away: an unknown number lost",
         "2026-11-18T10:56:40Z to 2026-11-18T10:56:42Z reader_slow: 150 lost, 40 of them found again",
     ]
+    assert "no answer for events: shell-in-container 2, key-elsewhere 1" in ran.out
     assert "not as given: mine: spec.condition: no such field" in ran.out
     assert "           services: NOT watched (no answer in time) 0 objects" in ran.out
     assert "           not as given: DetectionRule mine: spec.condition: no such field" in ran.out
+
+
+def test_a_rule_that_failed_long_ago_is_only_counted(server: OwnHttp, probe: Given) -> None:
+    """One event that a rule had no answer for stays on the page, and is no fault to look at for more than an hour."""
+    probe.snapshot_ = changed(healthy(), rules={"failures": {"shell-in-container": 1}})
+    ran = status(server)
+    assert (ran.code, "no answer for events: shell-in-container 1" in ran.out) == (0, True)
 
 
 def test_a_collector_that_is_not_ready(server: OwnHttp, probe: Given) -> None:

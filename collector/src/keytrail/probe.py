@@ -15,6 +15,7 @@ from keytrail.domain.agent import AgentFacts
 from keytrail.loss.guard import LossGuard
 from keytrail.observe.log_gate import LogGate
 from keytrail.observe.snapshot import (
+    RECENT_NS,
     BackendPart,
     ClusterPart,
     ProcessesPart,
@@ -94,7 +95,7 @@ class CollectorProbe:
             processes=ProcessesPart(
                 len(collector.table), self.settings.process_capacity, collector.table.evicted_running
             ),
-            rules=self._rules(),
+            rules=self._rules(now_ns),
             spool=None if self.delivery is None else _spool(self.delivery),
             backend=None if self.delivery is None else _backend(self.delivery),
             reload=self._reload(),
@@ -106,7 +107,7 @@ class CollectorProbe:
             usage=usage(),
         )
 
-    def _rules(self) -> RulesPart | None:
+    def _rules(self, now_ns: int) -> RulesPart | None:
         engine = self.collector.pipeline.rules
         if engine is None:
             return None
@@ -114,6 +115,7 @@ class CollectorProbe:
             loaded=True,
             enabled=tuple(rule.name for rule in engine.rules),
             failures=dict(engine.failures),
+            failing=engine.failing(now_ns - RECENT_NS),
             refused={name: "; ".join(fault.message for fault in faults) for name, faults in engine.refused.items()},
             forgotten=dict(engine.evicted),
         )

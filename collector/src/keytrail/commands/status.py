@@ -12,6 +12,10 @@ from keytrail.domain.errors import UsageError
 
 _ANSWER_SECONDS = 5.0
 _MOST_BYTES = 4 * 1024 * 1024
+_EXIT_CODES = """\
+Exit code 0: all is well. 1: something needs attention, which is shown first; of
+gaps and of rules without an answer only what is of the last hour, older ones are
+counted. 2: no collector answers."""
 
 
 def add(commands: Any) -> None:
@@ -22,6 +26,7 @@ def add(commands: Any) -> None:
         "show what a running collector does, what it lost and what needs attention",
         "keytrail status --address localhost:9464",
     )
+    parser.description = f"{parser.description}\n{_EXIT_CODES}"
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="where it serves its pages (default: the setting http_address)"
     )

@@ -88,6 +88,10 @@ class Engine:
         found = {state.rule.name: state.evicted for state in self._states}
         return Counter({name: count for name, count in found.items() if count})
 
+    def failing(self, since_ns: int) -> tuple[str, ...]:
+        """Rules that had no answer for some event since then, as they are now: another version begins anew."""
+        return tuple(one.rule.name for one in self._states if one.failed_ns is not None and one.failed_ns >= since_ns)
+
     def detect(self, event: Event) -> Sequence[Finding]:
         """Findings of one event, and summaries whose time has come."""
         now_ns = event.time_ns
@@ -140,7 +144,8 @@ class Engine:
         return self._stepped[slot][0].waits(self._now_ns)
 
     def _failed(self, slot: int, error: Exception) -> None:
-        name = self._stepped[slot][0].rule.name
+        state = self._stepped[slot][0]
+        state.failed_ns, name = self._now_ns, state.rule.name
         self.failures[name] += 1
         if self.failures[name] == 1:
             # The text of any other error could hold a value of the event.

@@ -37,6 +37,8 @@ class RuleState:
         self._sequencer = Sequencer(duration_ns(spec.sequence.within), rule.steps) if spec.sequence else None
         self.newly_suppressed = False
         self.newly_over_budget = False
+        self.failed_ns: int | None = None
+        """When an event last got no answer."""
 
     def take_over(self, rule: RunningRule, code: RuleCode) -> None:
         """Go on under a new version of the manifest that decides the same."""

@@ -7,11 +7,10 @@ there), /readyz by who waits for it to work, and the complaints are for a person
 from collections.abc import Iterator
 from typing import Final
 
-from keytrail.observe.snapshot import Snapshot
+from keytrail.observe.snapshot import RECENT_NS, Snapshot
 
 LATE_SECONDS: Final = 5.0
 _NEARLY_FULL: Final = 0.8
-_RECENT_NS: Final = 3_600_000_000_000
 
 
 def sick(snapshot: Snapshot) -> list[str]:
@@ -86,9 +85,8 @@ def _rule_complaints(snapshot: Snapshot) -> Iterator[str]:
     if rules is not None:
         if rules.refused:
             yield f"rules not in force as given: {', '.join(sorted(rules.refused))}"
-        failing = sorted(name for name, count in rules.failures.items() if count)
-        if failing:
-            yield f"rules that had no answer for some events: {', '.join(failing)}"
+        if rules.failing:
+            yield f"rules that had no answer for some events within the last hour: {', '.join(sorted(rules.failing))}"
     if reload is not None and not reload.successful:
         yield "the last reload failed: the last good rules, mappings and settings are in force"
 
@@ -105,7 +103,7 @@ def _delivery_complaints(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _loss_complaints(snapshot: Snapshot) -> Iterator[str]:
-    recent = [gap for gap in snapshot.gaps.recent if snapshot.now_ns - gap.end_ns < _RECENT_NS]
+    recent = [gap for gap in snapshot.gaps.recent if snapshot.now_ns - gap.end_ns < RECENT_NS]
     suspected = sum(gap.suspected for gap in recent)
     certain = [gap for gap in recent if not gap.suspected]
     if certain:

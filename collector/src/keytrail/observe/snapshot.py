@@ -8,10 +8,12 @@ anything printable or not, but no secret; what shows them escapes them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from keytrail.domain.gap import Gap
 
+RECENT_NS: Final = 3_600_000_000_000
+"""What was lost or went wrong so long ago needs attention; what is older is only counted."""
 _NONE: Mapping[str, int] = {}
 
 
@@ -61,6 +63,8 @@ class RulesPart:
     enabled: tuple[str, ...] = ()
     failures: Mapping[str, int] = field(default_factory=lambda: _NONE)
     """Conditions that ended in an error, by rule."""
+    failing: tuple[str, ...] = ()
+    """Rules of which some did so recently (`RECENT_NS`)."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Rules that were wrong when they were read, and why; an earlier version of one may be in force."""
     forgotten: Mapping[str, int] = field(default_factory=lambda: _NONE)
