@@ -1,8 +1,9 @@
 """How policies replace each other: at no moment may a node be without a hook that it had."""
 
 import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 
@@ -272,3 +273,24 @@ def test_no_node_ever_loses_the_hook(seed: int) -> None:
         cluster.random.seed(1)  # none is killed any more
         cluster.reconcile()
     assert list(cluster.policies) == [desired(cluster.wanted).name]
+
+
+class Looked(tuple[NodePolicyStatus, ...]):
+    """What a node says; counts how often somebody looks through it."""
+
+    __slots__ = ()
+    times: ClassVar[int] = 0
+
+    def __iter__(self) -> Iterator[NodePolicyStatus]:
+        type(self).times += 1
+        return super().__iter__()
+
+
+def test_what_a_node_says_is_looked_through_once() -> None:
+    """However many policies are wanted and there: a thousand nodes with thirty each are 0.4 times the work by that."""
+    said = collector("a", {OLD.name: LOADED, NEW.name: LOADED}, 900)
+    assert said.state is not None
+    at = world([OLD, NEW], replace(said, state=replace(said.state, policies=Looked(said.state.policies))))
+    Looked.times = 0
+    rollout(at, [desired(1), desired(2), desired(3)], RolloutMemory(), 1000.0)
+    assert Looked.times == 1

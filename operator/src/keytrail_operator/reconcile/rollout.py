@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from keytrail.domain.collector_status import NodePolicyStatus
 from keytrail.domain.status import PolicyState
 from keytrail_operator.actions import TRACING_POLICIES, Action, Create, Delete, Replace
 from keytrail_operator.reconcile.desired import Desired, covers
@@ -50,19 +51,40 @@ class NodesOf:
         return bool(self.loaded) and not (self.failed or self.waiting or self.disabled)
 
 
-def nodes_of(world: World, name: str, since: float) -> NodesOf:
-    """Return what the nodes say of a policy; what was said before `since` may be about an earlier one of that name.
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What collectors say, by policy: each is asked for twice in a run, and a node has some thirty."""
+
+    heard: Mapping[str, float]
+    """When a node's collector was heard, of the nodes to ask, in their order."""
+    said: Mapping[str, Mapping[str, NodePolicyStatus]]
+    """Policy -> node -> what it says."""
+
+
+def reports_of(world: World) -> Reports:
+    """Return what the nodes say.
 
     A node whose kubelet is not ready is not waited for: it may be away for days, and should its agent still run, it
     takes the new policy by itself. A collector that fell silent on a node that works is waited for.
     """
-    loaded, waiting, disabled, failed = [], [], [], {}
+    heard: dict[str, float] = {}
+    said: dict[str, dict[str, NodePolicyStatus]] = {}
     for node, collector in sorted(world.collectors.items()):
         known = world.nodes.get(node)
         if known is None or not known.ready:
             continue
-        policies = collector.state.policies if collector.state is not None and collector.heard >= since else ()
-        found = next((one for one in policies if one.name == name), None)
+        heard[node] = collector.heard
+        for one in () if collector.state is None else collector.state.policies:
+            said.setdefault(one.name, {}).setdefault(node, one)
+    return Reports(heard, said)
+
+
+def nodes_of(reports: Reports, name: str, since: float) -> NodesOf:
+    """Return what the nodes say of a policy; what was said before `since` may be about an earlier one of that name."""
+    loaded, waiting, disabled, failed = [], [], [], {}
+    said = reports.said.get(name, {})
+    for node, heard in reports.heard.items():
+        found = said.get(node) if heard >= since else None
         if found is None or found.state in {PolicyState.LOADING, PolicyState.MISSING}:
             waiting.append(node)
         elif found.state is PolicyState.FAILED:
@@ -83,7 +105,7 @@ def rollout(
     world: World, wanted: Iterable[Desired], memory: RolloutMemory, now: float
 ) -> tuple[list[Action], RolloutMemory, dict[str, NodesOf], dict[str, str]]:
     """Return what to do, and by sensor what nodes say of what is wanted and which names others have taken."""
-    policies = world.policies or {}
+    policies, reports = world.policies or {}, reports_of(world)
     ours: dict[str, list[TracingPolicy]] = {}
     for found in policies.values():
         if is_ours(world, found):
@@ -96,7 +118,7 @@ def rollout(
     for one in wanted:
         there = ours.pop(one.sensor, [])
         if one.body is None:
-            nodes[one.sensor] = nodes_of(world, there[0].name, 0.0) if there else NodesOf()
+            nodes[one.sensor] = nodes_of(reports, there[0].name, 0.0) if there else NodesOf()
             continue
         current = policies.get(one.name)
         if current is not None and not is_ours(world, current):
@@ -108,8 +130,8 @@ def rollout(
             tried[one.name] = tried.get(one.name, now) if waits else now
         else:
             actions += _made_right(one, current, verified)
-        nodes[one.sensor] = nodes_of(world, one.name, now if current is None else current.created)
-        actions += _superfluous(one, there, {each.name: _sure(world, each, deleted) for each in there})
+        nodes[one.sensor] = nodes_of(reports, one.name, now if current is None else current.created)
+        actions += _superfluous(one, there, {each.name: _sure(reports, each, deleted) for each in there})
     # What is left is of sensors that nothing wants any more.
     actions += [_delete(each, "nothing needs it") for same in ours.values() for each in same if not each.deleting]
     deleted |= {action.name: now for action in actions if isinstance(action, Delete)}
@@ -121,9 +143,9 @@ def _sensor_of(policy: TracingPolicy) -> str:
     return policy.sensor or policy.name.split("-", 1)[1].rpartition("-")[0]
 
 
-def _sure(world: World, policy: TracingPolicy, deleted: Mapping[str, float]) -> NodesOf:
+def _sure(reports: Reports, policy: TracingPolicy, deleted: Mapping[str, float]) -> NodesOf:
     """Return what nodes say of this very policy: soon after one of its name was deleted, that one may be meant."""
-    return nodes_of(world, policy.name, max(policy.created, deleted.get(policy.name, 0.0) + _OLD_NEWS_SECONDS))
+    return nodes_of(reports, policy.name, max(policy.created, deleted.get(policy.name, 0.0) + _OLD_NEWS_SECONDS))
 
 
 def _made_right(one: Desired, current: TracingPolicy, verified: dict[str, int]) -> list[Action]:
