@@ -4,6 +4,7 @@ from pathlib import Path
 
 from keytrail.configuration import Configuration, load_configuration
 from keytrail.decode.decoder import Decoder
+from keytrail.decode.fingerprints import MOST_OF_A_PROCESS
 from keytrail.decode.redact import Redactor
 from keytrail.domain.event import Event
 from keytrail.domain.fingerprint import write
@@ -33,6 +34,20 @@ class Kept:
 
     def close(self, deadline: float) -> None:
         """Nothing to end."""
+
+
+def test_what_is_over_the_cap_is_counted_for_all_to_see(tmp_path: Path) -> None:
+    """Of forty values of one process all that were not compared are in the figure that the metrics show."""
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "f.json").write_bytes(write(book({OPENAI: VALUE})))
+    settings = Settings(config=tmp_path / "manifests", fingerprints_file=tmp_path / "f.json", rules="none")
+    loaded = load_configuration(settings, Redactor().redact, live=False, findings=False)
+    pipeline = Pipeline(Decoder(Redactor().redact), loaded, Outputs(), Accounting())
+    acting = process(
+        100, binary="/usr/bin/app", environment={f"A{one}_TOKEN": f"{one:02d}{VALUE}" for one in range(40)}
+    )
+    pipeline.process(Batch((exec_event(acting),), 0))
+    assert pipeline.uncompared == 40 - MOST_OF_A_PROCESS
 
 
 def test_a_book_is_put_in_force_between_two_batches(tmp_path: Path) -> None:

@@ -125,6 +125,11 @@ class Pipeline:
         return self._rules
 
     @property
+    def uncompared(self) -> int:
+        """Values of environment variables that were not compared with Secrets, as there were too many."""
+        return self._decoder.fingerprints.over_cap
+
+    @property
     def manifests(self) -> Manifests:
         """The manifests in force."""
         return self._configuration.manifests

@@ -93,7 +93,10 @@ class CollectorProbe:
             stream=self.stream.part(self.source, self.guard.watch.lag_ns, pipeline.agent),
             inbox=QueuePart(len(collector.inbox), self.settings.queue_capacity),
             processes=ProcessesPart(
-                len(collector.table), self.settings.process_capacity, collector.table.evicted_running
+                len(collector.table),
+                self.settings.process_capacity,
+                collector.table.evicted_running,
+                pipeline.uncompared,
             ),
             rules=self._rules(now_ns),
             spool=None if self.delivery is None else _spool(self.delivery),

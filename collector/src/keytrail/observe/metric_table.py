@@ -120,6 +120,10 @@ METRICS: tuple[Metric, ...] = (
            "Processes forgotten while they may have run, as the memory was full (`process_capacity`).",
            part("processes", lambda p: p.evicted),
            alert="Any increase: their later events have no command line and no identity."),
+    Metric("keytrail.fingerprints.refused", _COUNTER, "{value}",
+           "Values of environment variables that were not compared with Secrets: more in a process, or more different "
+           "ones in a container and hour, than anybody has who does not guess.",
+           part("processes", lambda p: p.uncompared), alert="Any increase: the log's warning says more."),
     Metric("keytrail.rules.enabled", _LEVEL, "{rule}", "Detection rules in force.",
            part("rules", lambda p: len(p.enabled)), alert="0 where rules are expected."),
     Metric("keytrail.rules.refused", _LEVEL, "{rule}",

@@ -119,6 +119,7 @@ _GROUPS: Final = {
     "gaps": "Loss",
     "gap": "Loss",
     "processes": "State",
+    "fingerprints": "State",
     "rules": "State",
     "reloads": "State",
     "config": "State",

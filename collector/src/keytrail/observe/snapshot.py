@@ -53,6 +53,8 @@ class ProcessesPart:
     known: int = 0
     capacity: int = 0
     evicted: int = 0
+    uncompared: int = 0
+    """Values of their variables that were not compared with Secrets, as there were too many."""
 
 
 @dataclass(frozen=True, slots=True)
