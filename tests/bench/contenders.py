@@ -48,8 +48,8 @@ _AHEAD = 8_192
 """Events that may be read and not yet done. An agent does not wait for a reader; a benchmark must, or the inbox would
 drop what the deciding thread cannot take, and dropping is quick."""
 _LOOK_EVERY = 256
-_LAST_BATCH = 511
-"""Records that may wait, half a second long, for a full batch: time in which nothing is done."""
+_LAST_BATCHES = 2 * 511
+"""Records that may wait, half a second long, for a full batch of one of two senders: time in which nothing is done."""
 
 
 class Task(NamedTuple):
@@ -179,7 +179,9 @@ def export(task: Task) -> Took:
         settings = Settings(state_dir=Path(folder), otlp_records=(OtlpRecords.EVENTS,))
         delivery = Delivery(settings, accounting, endpoint, patient=False)
         outputs = Outputs(tuple(delivery.events()), delivery=delivery)
-        return _collect(task, accounting, outputs, lambda: _acknowledged(accounting), max(1, task.events - _LAST_BATCH))
+        return _collect(
+            task, accounting, outputs, lambda: _acknowledged(accounting), max(1, task.events - _LAST_BATCHES)
+        )
 
 
 def _decided(accounting: Accounting) -> int:

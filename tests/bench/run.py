@@ -154,7 +154,7 @@ def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="of each corpus (default 3)")
-    parser.add_argument("--events", type=int, default=40_000, help="for each contender and round (default 40000)")
+    parser.add_argument("--events", type=int, default=100_000, help="for each contender and round (default 100000)")
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     parser.add_argument("--write", type=Path, help="put the output into this page, between its marks")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="measure nothing else")
@@ -190,7 +190,7 @@ def measured(args: argparse.Namespace, cores: Cores) -> dict[str, Any]:
     if "synthetic" in sections:
         found["synthetic"] = throughput("synthetic", args.events, args.rounds, cores)
     if "recorded" in sections:
-        found["recorded"] = throughput(str(RECORDING), args.events // 2, max(1, args.rounds // 2), cores)
+        found["recorded"] = throughput(str(RECORDING), args.events, max(1, args.rounds // 2), cores)
     if "stages" in sections:
         found["stages"] = stages(min(args.events, 10_000), cores)
     if "detect" in sections:

@@ -29,6 +29,9 @@ maps memory anew and gives it back each time, unless by chance it has learned be
 1.6 where much comes, 4.5 us instead of 16 for an event that comes alone."""
 _PLENTY = 64 * 1024
 """Bytes. A `recv` that brought as many is followed by the next at once: who is behind does not pause."""
+_ROOM = 128 * 1024
+"""Bytes of messages that a unix socket surely holds. Who pauses longer than they take keeps the agent waiting: in 5 ms
+steps a stream of 2 KB events came at 37,000 a second instead of 63,000, and the processor was idle for a third."""
 _CONNECT_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 10.0
 """Until the server has answered the PING behind our call."""
@@ -97,6 +100,7 @@ class Http2Stream:
 
         With `pause`, in seconds, an empty batch is yielded whenever so long nothing came.
         """
+        since, brought = self._clock(), 0
         while not self._ended:
             messages: list[bytes] = []
             size = 0
@@ -107,8 +111,11 @@ class Http2Stream:
             too_large = self._receiver.take_too_large()
             if messages or too_large or pause is not None:
                 yield Batch(messages, self._now_ns(), too_large=too_large)
+            brought += size
             if self._gather_seconds and size < _PLENTY and pause is None and not self._ended:
-                self._gather()
+                now = self._clock()
+                self._gather(brought, now - since)
+                since, brought = now, 0
         if self._failure is not None:
             raise self._failure
 
@@ -135,9 +142,12 @@ class Http2Stream:
         self._ended = True
         self._opened.set()
 
-    def _gather(self) -> None:
-        """Let events gather in the socket, and then in the agent's queue, while nobody is woken for each of them."""
-        if self._living.acquire(timeout=self._gather_seconds):
+    def _gather(self, brought: int, seconds: float) -> None:
+        """Let events gather in the socket while nobody is woken for each; so many bytes came in the last `seconds`."""
+        longest = self._gather_seconds
+        if brought > _PLENTY:
+            longest = min(longest, seconds * _ROOM / brought)
+        if self._living.acquire(timeout=longest):
             self._living.release()
 
     def _receive(self, messages: list[bytes], pause: float | None) -> int:
