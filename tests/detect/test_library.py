@@ -42,7 +42,12 @@ def write(folder: Path, old: str = "", new: str = "") -> Path:
         ("process.name in params.shells", "process.nam in params.shells", 12, "spec.condition", "column 8: Process has no field 'nam', did you mean name?"),
         ("process.name in params.shells", "proces.name in params.shells", 12, "spec.condition", "column 7: unknown name 'proces.name', did you mean process.name?"),
         ("process.name in params.shells", "process.name in params.shels", 12, "spec.condition", "column 23: unknown name 'params.shels', did you mean params.shells?"),
-        ("process.name in params.shells", "process.name == process.uid", 12, "spec.condition", "column 14: == does not take (string, int): both sides must be of one type, functions as documented"),
+        ("process.name in params.shells", "process.name == process.uid", 12, "spec.condition", "column 14: == does not take (string, int): both sides must be of one type"),
+        ("process.name in params.shells", "process.binary.glob('/tmp/*')", 12, "spec.condition", "column 20: glob is called as glob(text, ...), not as text.glob(...)"),
+        ("process.name in params.shells", "basename(process.uid) == ''", 12, "spec.condition", "column 9: basename does not take (int): docs/rule-language.md says what it takes"),
+        ("process.name in params.shells", "process.uid == 0 and process.pid == 1", 12, "spec.condition", "column 18: mismatched input 'and': write &&"),
+        ("process.name in params.shells", "process.name in ('sh', 'bash')", 12, "spec.condition", "column 22: mismatched input ',': a list stands in [ ]"),
+        ("process.name in params.shells", "process.name contains 'sh'", 12, "spec.condition", "column 14: mismatched input 'contains': write text.contains(part)"),
         ("process.name in params.shells", "process.name", 12, "spec.condition", "column 1: expected a condition, true or false; this is of type string"),
         ("process.name in params.shells", "process.name.startswith('a')", 12, "spec.condition", "column 24: unknown name 'startswith', did you mean startsWith?"),
         ("process.name in params.shells", "process.name.matches('(')", 12, "spec.condition", "column 21: matches is given what it cannot use: missing ): ("),
@@ -66,6 +71,12 @@ def test_wrong_rule(  # noqa: PLR0917 - a table of five columns
     (problem,) = check(write(tmp_path, old, new), sensors=["tcp-connect"])
     assert (problem.line, problem.field, problem.message) == (line, field, message)
     assert problem.path == str(tmp_path / "rule.yaml")
+
+
+def test_an_assignment(tmp_path: Path) -> None:
+    """Who compares with one =, as other languages do, is told of the other one."""
+    first, *_ = check(write(tmp_path, "process.name in params.shells", "process.name = 'sh'"))
+    assert first.message == "column 14: token recognition error at: '= ': to compare write =="
 
 
 def test_other_rules_run(tmp_path: Path) -> None:
@@ -102,6 +113,8 @@ def test_rule_tests(tmp_path: Path) -> None:
     ]
     rules, _ = load_rules(write(tmp_path, "{binary: /bin/ls}", "{binry: /bin/ls}"))
     assert run_rule_tests(rules)[1].message == "process.binry: unknown field, did you mean binary?"
+    rules, _ = load_rules(write(tmp_path, "{process: {binary: /bin/ls}}", "{kind: exec}"))
+    assert run_rule_tests(rules)[1].message == "kind: unknown field, did you mean event.kind?"
 
 
 def test_work_is_bounded(tmp_path: Path) -> None:

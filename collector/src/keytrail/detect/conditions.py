@@ -22,10 +22,22 @@ _ERROR: Final = re.compile(r"ERROR: <input>:([0-9]+):([0-9]+): (.*)")
 _FIELD: Final = re.compile(r"undefined field '([^']*)' not found in struct '([^']*)'")
 _NAME: Final = re.compile(r"undeclared reference to '([^']*)'.*")
 _OVERLOAD: Final = re.compile(r"found no matching overload for '([^']*)' applied to '\((.*)\)'")
+_QUOTED: Final = re.compile("'([^']*)'$")
+_OF_OTHER_LANGUAGES: Final = {
+    "=": "to compare write ==",
+    "and": "write &&",
+    "or": "write ||",
+    ",": "a list stands in [ ]",
+    "contains": "write text.contains(part)",
+    "startswith": "write text.startsWith(part)",
+    "endswith": "write text.endsWith(part)",
+}
+"""What the parser stumbles over in a condition that is written as Falco, SQL or Python have it."""
 _BOOL: Final = "bool"
 _MACROS: Final = ("all", "exists", "exists_one", "filter", "map", "has")
 _STANDARD: Final = ("size", "contains", "startsWith", "endsWith", "matches", "lowerAscii")
-_CALLABLE: Final = tuple(one.name for one in environment.FUNCTIONS) + _STANDARD + _MACROS
+_FUNCTIONS: Final = tuple(one.name for one in environment.FUNCTIONS)
+_CALLABLE: Final = _FUNCTIONS + _STANDARD + _MACROS
 _REFUSALS: Final = 8
 MAX_LEVELS: Final = 32
 """Of the engine's parser."""
@@ -129,11 +141,19 @@ def _explained(message: str, constants: Constants) -> str:
         known = next(one for one in environment.messages() if one.name == short)
         return f"{short} has no field {name!r}, {suggestion(name, [field.name for field in known.fields])}"
     if match := _NAME.fullmatch(message):
+        if match[1] in _FUNCTIONS:
+            return f"{match[1]} is called as {match[1]}(text, ...), not as text.{match[1]}(...)"
         return f"unknown name {match[1]!r}, {_nearest(match[1], constants)}"
     if match := _OVERLOAD.fullmatch(message):
         types = match[2].replace(f"{PACKAGE}.", "")
-        return f"{_plain(match[1])} does not take ({types}): both sides must be of one type, functions as documented"
-    return message.removeprefix("Syntax error: ").partition(" expecting ")[0]
+        name = _plain(match[1])
+        sides = not name.isalnum() and name != "!"
+        wants = "both sides must be of one type" if sides else "docs/rule-language.md says what it takes"
+        return f"{name} does not take ({types}): {wants}"
+    said = message.removeprefix("Syntax error: ").partition(" expecting ")[0]
+    wrong = _QUOTED.search(said)
+    hint = _OF_OTHER_LANGUAGES.get(wrong[1].strip()) if wrong else None
+    return f"{said}: {hint}" if hint else said
 
 
 def _nearest(name: str, constants: Constants) -> str:

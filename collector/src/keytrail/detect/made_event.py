@@ -159,6 +159,8 @@ def made_event(data: Mapping[str, Any], default_kind: EventKind) -> MadeEvent:
     above = list(data.get("ancestors", ()))
     if "parent" in data:
         above.insert(0, data["parent"])
+    elif not above and process.parent_exec_id:
+        above = [{"exec_id": process.parent_exec_id}]
     ancestors = tuple(
         _process(_checked(one, _PROCESS, ("ancestors", index)), None, 1000 + index) for index, one in enumerate(above)
     )
@@ -255,6 +257,6 @@ def _checked(data: object, known: tuple[str, ...], path: FieldPath) -> Mapping[s
 def _known(data: Mapping[str, Any], known: tuple[str, ...], path: FieldPath) -> None:
     for name in data:
         if name not in known:
-            raise MadeEventError(
-                (*path, str(name)), f"unknown field, {suggestion(str(name), [str(one) for one in known])}"
-            )
+            inside = not path and name in _EVENT  # of the parts of an event, `event` is the one whose name is left out
+            near = f"did you mean event.{name}?" if inside else suggestion(str(name), [str(one) for one in known])
+            raise MadeEventError((*path, str(name)), f"unknown field, {near}")
