@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from keytrail.choices import Choice, LogLevel, Output
+from keytrail.configuration import RULE_CHOICES
 from keytrail.domain.errors import SettingsError
 from keytrail.domain.event import EventKind
 from keytrail.domain.filters import EventFilter
 from keytrail.domain.shape import fields_of
-from keytrail.settings import Settings
+from keytrail.settings import RULE_WORDS, Settings
 from keytrail.settings_sources import _SERVICE_LINK, example_settings, load_settings, masked, show, variable_of
 
 
@@ -50,6 +51,11 @@ def test_precedence(file: Path) -> None:
         "process_capacity": "environment KEYTRAIL_PROCESS_CAPACITY",
         "pace": "flag --pace",
     }
+
+
+def test_words_for_rules() -> None:
+    """The words that the setting takes beside a folder are those that choose among the shipped rules."""
+    assert tuple(RULE_CHOICES) == RULE_WORDS
 
 
 def test_the_flag_names_the_file(file: Path, tmp_path: Path) -> None:

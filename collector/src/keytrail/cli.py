@@ -42,8 +42,9 @@ def build_parser() -> "argparse.ArgumentParser":
         status,
         watch,
     )
+    from keytrail.commands.parser import CommandParser
 
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="keytrail",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -98,6 +99,10 @@ def _run(argv: Sequence[str] | None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 0
+    except PermissionError as error:
+        # Of a path that was only looked at: whoever opens a file says so in words of its own.
+        print(f"keytrail: {printable(str(error.filename))}: {error.strerror} (is it for root alone?)", file=sys.stderr)  # noqa: T201 - as above
+        return 2
     except Exception as error:  # noqa: BLE001 - the boundary of the process
         # The text of an unexpected error may quote what it failed on, a secret among it: only its place is shown.
         frames = "".join(traceback.format_tb(error.__traceback__))

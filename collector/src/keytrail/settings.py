@@ -8,7 +8,7 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from keytrail.choices import Choice, LogFormat, LogLevel, OtlpRecords, Output, Peers, Reader
 from keytrail.domain.event import EventKind
@@ -19,7 +19,11 @@ from keytrail.domain.shape import (
     Doc,
     Fault,
     Rules,
+    suggestion,
 )
+
+RULE_WORDS: Final = ("stable", "all", "none")
+"""What `rules` takes beside a folder."""
 
 
 def _file(description: str, example: str) -> Doc:
@@ -61,6 +65,15 @@ def _kubeconfig_fits(settings: "Settings") -> Iterator[Fault]:
         yield Fault(("kubeconfig",), "there is no such file")
     if settings.kubeconfig_context and settings.kubeconfig is None:
         yield Fault(("kubeconfig_context",), "needs kubeconfig too")
+
+
+def _rules_fit(settings: "Settings") -> Iterator[Fault]:
+    if settings.rules not in RULE_WORDS and not Path(settings.rules).exists():
+        hint = suggestion(settings.rules, RULE_WORDS)
+        near = f", {hint}" if hint.startswith("did you mean") else ""
+        yield Fault(
+            ("rules",), f"expected {', '.join(RULE_WORDS)} or a folder of rules, and there is no such folder{near}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +357,7 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=lambda: types.MappingProxyType({}), compare=False, repr=False)
     """Field -> `file settings.yaml:3`, `environment KEYTRAIL_PACE` or `flag --pace`."""
 
-    RULES: ClassVar[Rules] = Rules(naming=str, checks=(_tls_fits, _kubeconfig_fits))
+    RULES: ClassVar[Rules] = Rules(naming=str, checks=(_tls_fits, _kubeconfig_fits, _rules_fit))
 
     @property
     def sends_events(self) -> bool:

@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record until the time is over, enough events are there, or a signal comes."""
+    """Record until the time is over, enough events are there, or a signal comes; exit code 1 without an agent."""
     from threading import Thread
 
     from keytrail.commands.live import open_stream, stop_on_signals
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = read_settings(args)
     set_up_logs(settings.log_level, settings.log_format)
-    source = open_stream(settings, settings.event_filter())
+    states: set[str] = set()
+    source = open_stream(settings, settings.event_filter(), lambda transition: states.add(transition.state.value))
     redact = Redactor().redact
     written = unreadable = 0
     ends = time.monotonic() + args.seconds if args.seconds is not None else None
@@ -59,8 +60,9 @@ def run(args: argparse.Namespace) -> int:
                 break
         stop.set()
     left_out = f", {unreadable} left out because they could not be read and so not be redacted" if unreadable else ""
-    say(f"{printable(args.file)}: {written} events{left_out}")
-    return 0
+    absent = "" if "connected" in states else ", for no agent answered (`keytrail doctor` says why)"
+    say(f"{printable(args.file)}: {written} events{left_out}{absent}")
+    return 1 if absent else 0
 
 
 def _close_in_time(stop: Any, ends: float | None, source: Any) -> None:

@@ -151,7 +151,8 @@ def _endpoint(read: _Variables) -> _Address:
     variable, text = read.signal("ENDPOINT")
     if not text:
         raise SettingsError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT: expected where to send records, such as http://localhost:4317, found nothing"
+            "OTEL_EXPORTER_OTLP_ENDPOINT: expected where to send records, such as http://localhost:4317, found nothing "
+            "(--output findings writes them to standard output instead)"
         )
     # `collector:4317` would parse as scheme "collector".
     url = text if "://" in text else f"//{text}"

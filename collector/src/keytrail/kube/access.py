@@ -98,7 +98,8 @@ def from_kubeconfig(file: Path, context: str = "") -> Access:
         with file.open("rb"):
             pass
     except OSError as error:
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        absent = isinstance(error, FileNotFoundError)
+        why = "there is no such file: --kubeconfig names another" if absent else f"cannot be read: {error.strerror}"
         raise SettingsError(f"kubeconfig {file}: {why}") from None
     try:
         from kubernetes.client import Configuration
