@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from keytrail.commands.options import add_agent, add_command, add_settings_file, at_least, read_settings
+from keytrail.commands.options import (
+    add_agent,
+    add_command,
+    add_config,
+    add_settings_file,
+    at_least,
+    read_settings,
+)
 from keytrail.commands.terminal import printable, say, table
 from keytrail.domain.errors import AgentError, UsageError
 
@@ -12,18 +19,28 @@ from keytrail.domain.errors import AgentError, UsageError
 def add(commands: Any) -> None:
     """Declare the command and its actions."""
     parser = add_command(
-        commands, "policies", "list, load and delete TracingPolicies of a running agent", "keytrail policies list"
+        commands,
+        "policies",
+        "list, load and delete TracingPolicies of a running agent, and say which rules want",
+        "keytrail policies list",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = add_command(actions, "list", "list the agent's policies with tetra's columns", "keytrail policies list")
     loading = add_command(
         actions, "load", "load policies and wait until each is loaded, or show the agent's own error",
-        "keytrail policies load policies/tracing/tcp-connect.yaml --wait 120",
+        "keytrail policies load tcp-connect ./my-policy.yaml --wait 120",
     )  # fmt: skip
-    loading.add_argument("files", nargs="+", metavar="FILE", help="TracingPolicy manifests (YAML)")
+    loading.add_argument(
+        "files", nargs="+", metavar="FILE", help="TracingPolicy manifest (YAML), or the name of a shipped one"
+    )
     loading.add_argument(
         "--wait", type=at_least(0.0), default=60.0, metavar="SECONDS", help="how long to wait for each (default: 60)"
     )
+    needing = add_command(
+        actions, "needed", "show which shipped policies the rules that run wait for; exit code 1 when one is missing",
+        "keytrail policies needed --rules all",
+    )  # fmt: skip
+    add_config(needing)
     deleting = add_command(actions, "delete", "unload policies", "keytrail policies delete tcp-connect")
     deleting.add_argument("names", nargs="+", metavar="NAME", help="names as `keytrail policies list` shows them")
     deleting.add_argument("--namespace", default="", help="namespace of namespaced policies")
@@ -38,7 +55,8 @@ def add(commands: Any) -> None:
         help="also refuse whatever changes what a process does (Sigkill, Override, enforcers, ...)",
     )
     checking.set_defaults(run=run_check)
-    for action, run in ((listing, run_list), (loading, run_load), (deleting, run_delete)):
+    runs = ((listing, run_list), (loading, run_load), (needing, run_needed), (deleting, run_delete))
+    for action, run in runs:
         add_agent(action)
         add_settings_file(action)
         action.set_defaults(run=run)
@@ -110,6 +128,15 @@ def run_load(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def run_needed(args: argparse.Namespace) -> int:
+    """Compare what the rules wait for with what the agent has."""
+    from keytrail.commands.needed import show
+
+    with _client(args) as client:
+        there = client.list_policies()
+    return show(read_settings(args), there)
+
+
 def run_delete(args: argparse.Namespace) -> int:
     """Delete one after another."""
     with _client(args) as client:
@@ -127,11 +154,20 @@ def _client(args: argparse.Namespace) -> Any:
     return AgentClient(agent_address(settings), agent_tls(settings))
 
 
-def _read(path: str) -> str:
+def _read(given: str) -> str:
+    """Read a manifest: a file's, or a shipped one's by its name, which an installed Keytrail has at no handy path."""
+    from keytrail.domain.shape import suggestion
+    from keytrail.tracing import sensors
+
+    path = Path(given)
+    if "/" not in given and not path.suffix and not path.exists():
+        if given not in sensors():
+            raise UsageError(f"{given}: no file and no shipped policy, {suggestion(given, list(sensors()))}")
+        path = sensors()[given].path
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        raise UsageError(f"{given}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _bytes(count: int) -> str:

@@ -225,7 +225,7 @@ def _explain_needs(rule: "DetectionRule") -> None:
             say(f"  {sensor}: the agent's option --{AGENT_FLAGS[sensor]}; see `keytrail doctor`")
         else:
             say(f"  {sensor}: {shipped[sensor].title}")
-    line = load_line(rule, lambda sensor: _nearby(shipped[sensor].path))
+    line = load_line(rule)
     if line:
         say(f"  {printable(line)}")
 
@@ -278,9 +278,3 @@ def _paragraph(given: str) -> None:
     text = printable(" ".join(given.split()))
     say(textwrap.fill(text, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False,
                       break_on_hyphens=False))  # fmt: skip
-
-
-def _nearby(path: Path) -> str:
-    """The path as one would type it here."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

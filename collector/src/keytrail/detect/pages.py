@@ -8,7 +8,6 @@ written is `keytrail.export`'s and is handed in, since stages do not know each o
 
 import json
 import re
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -132,10 +131,10 @@ def over_time(rule: DetectionRule) -> list[str]:
     return found
 
 
-def load_line(rule: DetectionRule, place: Callable[[str], str] = "policies/tracing/{}.yaml".format) -> str:
-    """The command that loads what the rule requires; `place` gives a sensor's file. Empty when there is nothing to."""
-    files = [shlex.quote(place(sensor)) for sensor in rule.spec.requires if sensor not in AGENT_FLAGS]
-    return " ".join(["keytrail policies load", *files]) if files else ""
+def load_line(rule: DetectionRule) -> str:
+    """The command that loads what the rule requires. Empty when there is nothing to load."""
+    names = [sensor for sensor in rule.spec.requires if sensor not in AGENT_FLAGS]
+    return " ".join(["keytrail policies load", *names]) if names else ""
 
 
 def _value(value: object) -> str:

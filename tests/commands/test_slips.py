@@ -1,0 +1,133 @@
+"""Slips of a hand: each command names the next step, the nearest name first."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keytrail.testing.fake_tetragon import FakeTetragon
+from keytrail.testing.fake_tetragon_agent import AgentProfile
+from support.commands import keytrail
+from support.recordings import folder
+
+SECONDS = 60.0
+RULE = """apiVersion: keytrail.io/v1alpha1
+kind: DetectionRule
+metadata: {name: two-steps}
+spec:
+  title: A key is read, then a connection is made
+  description: By the process or one that it started.
+  severity: high
+  maturity: stable
+  events: [connect]
+  condition: network.peer_port == 443
+  sequence: {within: 1m, by: %s, steps: [{events: [file], condition: 'file.path == "/srv/key"'}]}
+  message: "{process.binary} connected"
+  tests:
+    - name: by what it started
+      events:
+        - {event: {kind: file, at: 0}, process: {exec_id: a, binary: /bin/sh}, file: {path: /srv/key}}
+        - {event: {at: 5}, process: {exec_id: b, binary: /bin/nc, parent_exec_id: a}, network: {peer_port: 443}}
+      match: true
+"""
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A recorded agent that has none of the shipped policies."""
+    where = f"unix://{tmp_path}/tetragon.sock"
+    with FakeTetragon(where, profile=AgentProfile.of_recording(folder("policy-library"))):
+        yield where
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("wach",), "keytrail: unknown value 'wach', did you mean watch? (`keytrail --help` tells more)"),
+        (("rules", "chekc"), "keytrail rules: unknown value 'chekc', did you mean check?"),
+        (("collect", "--ouput", "json"), "keytrail collect: unknown option --ouput, did you mean --output? (`keytrail"),
+        (("replay", "x", "--output", "jsno"), "argument --output: unknown value 'jsno', did you mean json?"),
+        (("doctor", "--zzz=sk-secret"), "keytrail doctor: unknown option --zzz (`keytrail doctor --help` tells more)"),
+        (("demo", "seed-demo"), "keytrail demo: 'seed-demo' is one word too many"),
+        (
+            ("replay", "x", "--rules", "stabel"),
+            "--rules: expected stable, all, none or a folder of rules, and",
+        ),
+        (("replay", "x", "--rules", "stabel"), "no such folder, did you mean stable?"),
+        (("policies", "load", "tcp-conect"), "tcp-conect: no file and no shipped policy, did you mean tcp-connect?"),
+        (("policies", "load", "./tcp-connect"), "./tcp-connect: No such file or directory"),
+        (("nodes", "--kubeconfig", "/nonexistent"), "there is no such file: --kubeconfig names another"),
+    ],
+)
+def test_the_nearest_name(argv: tuple[str, ...], said: str) -> None:
+    """What was mistyped is refused in one line, which repeats no value of an option that there is not."""
+    ran = keytrail(*argv)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert "sk-secret" not in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who only wants to look is told how to do without a backend."""
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    ran = keytrail("collect", "--agent", "unix:///nonexistent/x.sock")
+    assert ran.code == 2
+    assert "(--output findings writes them to standard output instead)" in ran.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a user who may do nothing, and only root can become one")
+def test_a_folder_for_root_alone(tmp_path: Path) -> None:
+    """A path below a folder that may not be entered is wrong use, and no internal error."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "keytrail"]
+    command = [*unprivileged, "replay", "seed-demo", "--config", closed / "x"]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SECONDS)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == f"keytrail: {closed}/x: Permission denied (is it for root alone?)\n"
+
+
+def test_a_recording_of_no_agent(tmp_path: Path) -> None:
+    """A recording that is empty because no agent was there is a failure."""
+    file = tmp_path / "x.pb"
+    ran = keytrail("record", file, "--seconds", "0.2", "--agent", f"unix://{tmp_path}/none.sock")
+    assert ran.code == 1
+    assert ran.out == f"{file}: 0 events, for no agent answered (`keytrail doctor` says why)\n"
+
+
+def test_policies_that_rules_wait_for(address: str, tmp_path: Path) -> None:
+    """What is missing is named with the line that loads it, by names that work wherever Keytrail is installed."""
+    for name, sensors in (("one", "[tcp-connect, environment]"), ("two", "[egress, tcp-connect]")):
+        text = (
+            (RULE % "tree")
+            .replace("two-steps", name)
+            .replace("maturity: stable", f"requires: {sensors}\n  maturity: stable")
+        )
+        (tmp_path / f"{name}.yaml").write_text(text)
+    needed = ("policies", "needed", "--rules", tmp_path, "--agent", address)
+    ran = keytrail(*needed)
+    assert ran.code == 1
+    assert [line.split("  ")[0] for line in ran.out.splitlines()] == [
+        "POLICY",
+        "egress",
+        "tcp-connect",
+        "to load what is missing: keytrail policies load tcp-connect",
+        "egress means nothing without values of yours: docs/policies.md#egress",
+    ]
+    assert keytrail("policies", "load", "tcp-connect", "--agent", address).code == 0
+    _, egress, connect, *_ = keytrail(*needed).out.splitlines()
+    assert egress.split() == ["egress", "not", "loaded", "medium", "1"]
+    assert connect.split() == ["tcp-connect", "enabled", "medium", "2"]
+
+
+@pytest.mark.parametrize("by", ["tree", "command"])
+def test_a_parent_by_its_id_alone(tmp_path: Path, by: str) -> None:
+    """In a rule's test `parent_exec_id` is enough to say whose child a process is."""
+    (tmp_path / "rule.yaml").write_text(RULE % by)
+    ran = keytrail("rules", "test", tmp_path)
+    assert (ran.code, ran.out) == (0, "1 passed, 0 failed\n")
