@@ -8,7 +8,8 @@ them apart is which character follows which, so a run is scored pair by pair aga
 manuals, and is random when some stretch of it is far too unlikely to be either.
 """
 
-from itertools import pairwise
+from collections.abc import Iterator
+from operator import getitem
 
 from keytrail.decode.credential_patterns import compiled
 
@@ -61,7 +62,8 @@ def _pair_score(first: int, second: int) -> int:
     return int(_FOLLOWS[(first | _CASE) - _A][(second | _CASE) - _A]) - 5
 
 
-_SCORE = tuple(bytes(_pair_score(first, second) + 128 for second in range(256)) for first in range(256))
+_ZERO = 128
+_SCORE = tuple(bytes(_pair_score(first, second) + _ZERO for second in range(256)) for first in range(256))
 
 # Long random-looking text that is public by nature: digests, UUIDs, container and machine ids, trace ids (hexadecimal),
 # integrity hashes, public SSH keys, Nix store paths. What is hexadecimal and encodes text is judged before this.
@@ -92,14 +94,12 @@ def is_random_hex(run: bytes) -> bool:
 
 def is_wordy(run: bytes) -> bool:
     """Whether nothing in the run is unlike words, so that it can be neither random nor an encoding of text."""
-    return _worst_stretch(run) > _WORDY and not is_hex(run)
+    return not _has_stretch(run, _WORDY) and not is_hex(run)
 
 
 def is_random(run: bytes) -> bool:
     """Whether no naming scheme would have made this run; public identifiers should have been taken out before."""
-    return (
-        len(run) >= MINIMUM and len(set(run)) >= _DISTINCT and (mean(run) <= _MEAN or _worst_stretch(run) <= _STRETCH)
-    )
+    return len(run) >= MINIMUM and len(set(run)) >= _DISTINCT and (mean(run) <= _MEAN or _has_stretch(run, _STRETCH))
 
 
 def is_random_throughout(run: bytes) -> bool:
@@ -109,16 +109,22 @@ def is_random_throughout(run: bytes) -> bool:
 
 def mean(run: bytes) -> float:
     """Bits for each pair of neighbours that says anything; below zero is unlike any name."""
-    return sum(_scores(run)) / max(1, len(run) - 1)
+    pairs = len(run) - 1
+    return (sum(_scores(run)) - _ZERO * pairs) / pairs if pairs > 0 else 0.0
 
 
-def _worst_stretch(run: bytes) -> int:
-    worst = total = 0
+def _has_stretch(run: bytes, bits: int) -> bool:
+    """Whether the pairs of some stretch of the run add up to so few bits, below zero."""
+    total = 0
     for score in _scores(run):
-        total = min(0, total + score)
-        worst = min(worst, total)
-    return worst
+        total += score - _ZERO
+        if total > 0:
+            total = 0
+        elif total <= bits:  # in a random run after some five pairs
+            return True
+    return False
 
 
-def _scores(run: bytes) -> list[int]:
-    return [_SCORE[first][second] - 128 for first, second in pairwise(run)]
+def _scores(run: bytes) -> Iterator[int]:
+    """Scores of neighbouring pairs, above `_ZERO`."""
+    return map(getitem, map(_SCORE.__getitem__, run), run[1:])
