@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from keytrail.decode import named_secrets, randomness
 from keytrail.decode.credential_patterns import OPEN_TO_THE_LEFT, SHAPES, compiled, compiled_set, occurs
 from keytrail.decode.named_secrets import Span
-from keytrail.decode.text_views import View, views
+from keytrail.decode.text_views import views
 
 MARK = "[redacted]"
 CUT = " [cut]"
@@ -109,7 +109,10 @@ def _find(data: bytes, depth: int) -> Iterator[Span]:
     for view in rewritten:
         for start, end, name in (*named_secrets.find(view.data), *_shapes(view.data)):
             yield *view.origin(start, end), name
-    shell = rewritten[-1] if rewritten else View(data, [])
+    if not rewritten:
+        yield from _runs(data, depth)
+        return
+    shell = rewritten[-1]
     for start, end, name in _runs(shell.data, depth):
         yield *shell.origin(start, end), name
 
