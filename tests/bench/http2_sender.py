@@ -102,26 +102,29 @@ class Client:
         self._received = bytearray()
         self._connection_window = self._initial_window = self._stream_window = _WINDOW
         self._next = 0
-        self._asked = self._ended = False
+        self._greeted = self._asked = self._ended = False
         self._since = (0.0, 0.0)
         self.cost: Cost | None = None
 
     def serve(self) -> None:
         """Alternate between a slice of the stream and whatever the client said meanwhile."""
         self._connection.sendall(frame(SETTINGS, 0, 0))
-        greeted = False
         while True:
             sent = self._send()
             with contextlib.suppress(BlockingIOError):
                 received = self._connection.recv(65_536, socket.MSG_DONTWAIT if sent else 0)
                 if not received:
                     return
-                self._received += received
-            if not greeted and len(self._received) >= len(PREFACE):
-                del self._received[: len(PREFACE)]
-                greeted = True
-            if greeted:
-                self._take_frames()
+                self._hear(received)
+
+    def _hear(self, received: bytes) -> None:
+        """Take what the client said: first its greeting, then frames."""
+        self._received += received
+        if not self._greeted and len(self._received) >= len(PREFACE):
+            del self._received[: len(PREFACE)]
+            self._greeted = True
+        if self._greeted:
+            self._take_frames()
 
     def _send(self) -> bool:
         """Send the next whole frames that fit both windows; False when there are none."""

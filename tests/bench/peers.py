@@ -27,7 +27,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TextIO
 
 import grpc
-from http2_sender import END_HEADERS, HEADERS, PREFACE, SETTINGS, Client, Stream, frame, literal, serve
+from http2_sender import END_HEADERS, HEADERS, SETTINGS, Client, Stream, frame, literal, serve
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from synthetic import events, looped
 
@@ -164,7 +164,6 @@ class _Paced(Client):
     def serve(self) -> None:
         """Let events come in, send them, listen; until the client leaves."""
         self._connection.sendall(frame(SETTINGS, 0, 0))
-        greeted = False
         while True:
             self._offer()
             more = self._send()
@@ -173,12 +172,7 @@ class _Paced(Client):
             received = self._connection.recv(65_536)
             if not received:
                 return
-            self._received += received
-            if not greeted and len(self._received) >= len(PREFACE):
-                del self._received[: len(PREFACE)]
-                greeted = True
-            if greeted:
-                self._take_frames()
+            self._hear(received)
 
     def _offer(self) -> None:
         """Put what is due by now into the queue, or lose it."""

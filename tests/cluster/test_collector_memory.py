@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -223,14 +222,10 @@ def collecting(plane: ControlPlane, folder: Path, environ: Mapping[str, str]) ->
     """A collector of node-0, which finds the API server as in a Pod."""
     folder.mkdir()
     account = folder / "account"
-    account.mkdir()
-    (account / "token").write_text(plane.kubectl("create", "token", "collector").strip())
-    (account / "ca.crt").write_bytes(plane.ca.read_bytes())
-    place = urlsplit(plane.url)
+    where = plane.account(account, plane.kubectl("create", "token", "collector").strip())
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "KEYTRAIL_", "KUBERNETES_"))
     }
-    where = {"KUBERNETES_SERVICE_HOST": str(place.hostname), "KUBERNETES_SERVICE_PORT": str(place.port)}
     command = [sys.executable, "-c", IN_POD, str(account), "collect"]
     with (folder / "err.log").open("wb") as err:
         process = subprocess.Popen(command, stdout=err, stderr=err, env={**clean, **where, **environ})

@@ -1,11 +1,6 @@
 """List and watch on a real API server: nothing is lost, whoever restarts, and what it costs is counted."""
 
 import base64
-import json
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +12,6 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from keytrail.cluster import Cluster
 from keytrail.domain.errors import (
     KubeConflictError,
     KubeForbiddenError,
@@ -28,10 +22,9 @@ from keytrail.domain.errors import (
 from keytrail.kube.access import from_kubeconfig, from_pod
 from keytrail.kube.api import Api
 from keytrail.kube.backoff import Backoff
-from keytrail.kube.places import NODES, PODS, VERSION, Kind
+from keytrail.kube.places import VERSION, Kind
 from keytrail.kube.store import Change, Key
 from keytrail.kube.watch import Watch
-from keytrail.settings import Settings
 from kube.gate import Gate
 from support.components.child import Child, answers, free_ports
 from support.components.control_plane import ControlPlane
@@ -141,15 +134,9 @@ def test_restarts_lose_nothing(control_plane: ControlPlane, api: Api, end: str) 
     assert [state.connected for state in states] == [True, False, True]
 
 
-def etcd_url(control_plane: ControlPlane) -> str:
-    """Where etcd answers, from its own command line."""
-    found = [one.partition("=")[2] for one in control_plane.etcd._command if "--advertise-client-urls=" in str(one)]
-    return str(found[0])
-
-
 def compact(control_plane: ControlPlane) -> None:
     """Make etcd forget all history, as the API server has it done every five minutes."""
-    url = etcd_url(control_plane)
+    url = control_plane.etcd_url
     key = {"key": base64.b64encode(b"any").decode()}
     revision = requests.post(f"{url}/v3/kv/range", json=key, timeout=20).json()["header"]["revision"]
     done = requests.post(f"{url}/v3/kv/compaction", json={"revision": revision, "physical": True}, timeout=20)
@@ -217,12 +204,8 @@ def test_a_server_that_streams_no_lists_is_watched_alike(control_plane: ControlP
 
 
 def in_pod(control_plane: ControlPlane, folder: Path, token: str) -> Api:
-    """The way in of a Pod whose kubelet keeps these files."""
-    folder.mkdir(exist_ok=True)
-    (folder / "token").write_text(token)
-    (folder / "ca.crt").write_bytes(control_plane.ca.read_bytes())
-    place = urlsplit(control_plane.url)
-    environ = {"KUBERNETES_SERVICE_HOST": str(place.hostname), "KUBERNETES_SERVICE_PORT": str(place.port)}
+    """The way in of a Pod with this token."""
+    environ = control_plane.account(folder, token)
     return Api(lambda: from_pod(environ, folder))
 
 
@@ -298,133 +281,3 @@ def test_each_request_is_counted(api: Api) -> None:
     assert usage["list", "configmaps"].requests == 1
     assert usage["watch", "configmaps"].received > 100
     fresh.close()
-
-
-def test_pods_of_this_node_come_with_workload_and_role(control_plane: ControlPlane, api: Api) -> None:
-    """Of all pods only the node's are kept, each with what made it and with the role that its ServiceAccount has."""
-    where, role = namespace(api, "watch-node"), "arn:aws:iam::123456789012:role/chat"
-    for node in ("watch-here", "watch-there"):
-        api.apply(NODES.at(name=node), {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}, manager="test")
-    account = {"name": "chat", "namespace": where, "annotations": {"eks.amazonaws.com/role-arn": role}}
-    control_plane.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
-    containers = [{"name": "main", "image": "example/chat:1"}]
-
-    def template(node: str) -> Json:
-        spec = {"containers": containers, "serviceAccountName": "chat", "nodeName": node, "restartPolicy": "Never"}
-        return {"metadata": {"labels": {"app": f"on-{node}"}}, "spec": spec}
-
-    for node in ("watch-here", "watch-there"):
-        pods = template(node)
-        pods["spec"]["restartPolicy"] = "Always"
-        control_plane.apply(
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": {"name": f"on-{node}", "namespace": where},
-                "spec": {"selector": {"matchLabels": pods["metadata"]["labels"]}, "template": pods},
-            }
-        )
-    control_plane.apply(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "CronJob",
-            "metadata": {"name": "nightly", "namespace": where},
-            "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": template("watch-here")}}},
-        }
-    )
-    control_plane.kubectl("create", "job", "by-hand", "--from=cronjob/nightly", f"--namespace={where}")
-    settings = Settings(kubeconfig=control_plane.kubeconfig, node_name="watch-here")
-    cluster = Cluster.open(settings, {}, None)
-
-    def found() -> set[tuple[str, str, bool]]:
-        known = {id(one): one for one in cluster.index.pods.by_name.values()}.values()
-        return {(one.pod.workload_kind, one.pod.workload, bool(one.placement.roles)) for one in known}
-
-    with cluster:
-        expected = {("Deployment", "on-watch-here", True), ("CronJob", "nightly", True)}
-        assert wait_until(lambda: found() == expected, SECONDS), found()
-        assert cluster.index.pods.available
-        assert wait_until(lambda: cluster.watches()[0].connected, SECONDS)
-    assert not [one for one in threading.enumerate() if one.name.startswith(("keytrail-watch", "keytrail-acc"))]
-    used = cluster.api.usage()
-    assert used["get", "serviceaccounts"].requests == 1
-    assert used["get", "jobs"].requests == 1
-
-
-MEASURED = """
-import json, sys
-from pathlib import Path
-from keytrail.domain.pod_facts import pod_facts
-from keytrail.kube.access import Access, from_kubeconfig
-from keytrail.kube.api import Api
-from keytrail.kube.places import PODS
-from keytrail.kube.watch import Watch
-
-def memory(name):
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name)) / 1024
-
-folder, environ, selector, count = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-from keytrail.kube.access import from_pod
-api = Api(lambda: from_pod(environ, folder))
-api.get(PODS.at("default"), limit="1")
-before = memory("VmRSS")
-selectors = {"fieldSelector": selector} if selector else {}
-watch = Watch(api, PODS.at(), pod_facts, lambda *told: None, selectors=selectors)
-watch.start()
-assert watch.wait_synced(100)
-assert watch.state().objects == count, watch.state()
-used = api.usage()["watch", "pods"]
-print(json.dumps({"before": before, "after": memory("VmRSS"), "peak": memory("VmHWM"), "bytes": used.received,
-                  "requests": used.requests}))
-watch.close()
-"""
-
-
-def pod(where: str, name: str, node: str) -> Json:
-    """A pod as large as a plain one of a real cluster, on a node."""
-    variables = [{"name": f"VARIABLE_{number}", "value": "x" * 40} for number in range(20)]
-    secret = {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "api", "key": "key"}}}
-    containers = [{"name": one, "image": f"example/{one}:1", "env": [*variables, secret]} for one in ("api", "proxy")]
-    metadata = {"name": name, "namespace": where, "labels": {"app": "api", "team": "ml"}}
-    spec = {"nodeName": node, "containers": containers, "tolerations": [{"operator": "Exists"}]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("count", [5000])
-def test_what_pods_weigh(
-    control_plane: ControlPlane, api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
-) -> None:
-    """With 5,000 pods in the cluster the watch of one node's 250 weighs a few MiB, and of all of them tens of MiB."""
-    where = namespace(api, "watch-weight")
-    nodes = [f"weight-{number}" for number in range(count // 250)]
-    for node in nodes:
-        labels = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}}
-        api.apply(NODES.at(name=node), labels, manager="test")
-    assert wait_until(lambda: "default" in control_plane.kubectl("get", "sa", f"--namespace={where}"), SECONDS)
-    others = len(api.get(PODS.at())["items"])
-
-    def create(number: int) -> None:
-        node = nodes[number % len(nodes)]
-        api.create(PODS.at(where), pod(where, f"pod-{number}", node))
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(create, range(count)))
-    in_pod(control_plane, tmp_path / "account", control_plane.token)
-    place = urlsplit(control_plane.url)
-    environ = {"KUBERNETES_SERVICE_HOST": str(place.hostname), "KUBERNETES_SERVICE_PORT": str(place.port)}
-    weights = {}
-    for what, selector, expected in (("node", f"spec.nodeName={nodes[0]}", 250), ("cluster", "", count + others)):
-        arguments = [str(tmp_path / "account"), json.dumps(environ), selector, str(expected)]
-        ran = subprocess.run(
-            [sys.executable, "-c", MEASURED, *arguments], check=False, capture_output=True, text=True, timeout=200,
-            env={**os.environ, "PYTHONMALLOC": "pymalloc"},
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        weights[what] = json.loads(ran.stdout)
-    with capsys.disabled():
-        print(f"\n{count} pods: {json.dumps(weights)}")  # noqa: T201 - the figures are for the reader
-    assert weights["node"]["peak"] - weights["node"]["before"] < 10
-    assert weights["cluster"]["peak"] - weights["cluster"]["before"] < 60

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from support.components.build import RECIPES
 from support.components.child import Child, answers, free_ports
@@ -89,6 +90,14 @@ class ApiServer:
         )
         assert ran.returncode == 0, f"kubectl {' '.join(arguments)}: {ran.stderr}"
         return ran.stdout
+
+    def account(self, folder: Path, token: str) -> dict[str, str]:
+        """Write what a kubelet mounts for a Pod's ServiceAccount; return the variables that it sets beside it."""
+        folder.mkdir(exist_ok=True)
+        (folder / "token").write_text(token)
+        (folder / "ca.crt").write_bytes(self.ca.read_bytes())
+        place = urlsplit(self.url)
+        return {"KUBERNETES_SERVICE_HOST": str(place.hostname), "KUBERNETES_SERVICE_PORT": str(place.port)}
 
     def get(self, *arguments: str) -> Any:
         """`kubectl get` of something, as the API server has it."""
