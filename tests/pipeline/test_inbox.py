@@ -5,7 +5,7 @@ import threading
 from keytrail.domain.agent import AgentFacts
 from keytrail.inbox import Inbox
 from keytrail.observe.accounting import Accounting
-from keytrail.source.base import Batch
+from keytrail.source.base import MAX_MESSAGE_BYTES, Batch
 from support.processes import wait_until
 
 
@@ -36,6 +36,20 @@ def test_full_queue_drops_the_newest_and_counts() -> None:
     assert [list(found.messages) for found in inbox] == [[b"a", b"b", b"c"]]
     summary = accounting.summary()["events"]
     assert (summary["received"], summary["dropped"]) == (2, {"queue_full": 2})
+
+
+def test_large_events_have_the_room_of_ordinary_ones() -> None:
+    """Memory is bounded, too, by 2 KiB for each event that may wait; the largest message has room in any queue."""
+    accounting = Accounting()
+    inbox = Inbox(accounting, capacity=16_384)
+    large = bytes(2 << 20)
+    inbox.put(batch(*[large] * 15))
+    inbox.put(batch(large))
+    inbox.put(batch(b"x", large))
+    assert (len(inbox), accounting.summary()["events"]["dropped"]) == (16, {"queue_full": 2})
+    smallest = Inbox(accounting, capacity=1)
+    smallest.put(batch(bytes(MAX_MESSAGE_BYTES)))
+    assert len(smallest) == 1
 
 
 def test_news_of_the_agent_is_never_dropped_nor_merged() -> None:

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 from keytrail.domain.drop import DropReason, Undecodable
 from keytrail.observe.accounting import Accounting
-from keytrail.source.base import Batch
+from keytrail.source.base import MAX_MESSAGE_BYTES, Batch
 
 DEFAULT_CAPACITY = 65_536
 """Events: three seconds at 20,000 a second, a hundred megabytes of ordinary ones."""
 
-_MAX_BYTES = 256 * 1024 * 1024
+_BYTES_OF_AN_EVENT = 2 * 1024
+"""Room for each: a recorded session's take 2,024 bytes on average, so that its events reach both bounds together."""
 _TAKEN_AT_ONCE = 512
 """Events handed to the deciding thread together: enough to spread the cost of a wake-up, few enough to stay fresh."""
 
@@ -29,6 +30,7 @@ class Inbox:
     def __init__(self, accounting: Accounting, capacity: int = DEFAULT_CAPACITY) -> None:
         self._accounting = accounting
         self._capacity = capacity
+        self._most_bytes = max(capacity * _BYTES_OF_AN_EVENT, MAX_MESSAGE_BYTES)  # any one message has room
         self._batches: deque[Batch] = deque()
         self._events = 0
         self._bytes = 0
@@ -48,7 +50,7 @@ class Inbox:
             if self._closed:  # the reader had it in hand when it was told to end
                 self._lose(batch)
                 return
-            if messages and (self._events + len(messages) > self._capacity or self._bytes + size > _MAX_BYTES):
+            if messages and (self._events + len(messages) > self._capacity or self._bytes + size > self._most_bytes):
                 # The earliest that fit stay. What the batch says of the agent is state, not an event: it must arrive.
                 kept = self._fitting(messages)
                 self._accounting.lost_before_decode(len(messages) - len(kept), DropReason.QUEUE_FULL)
@@ -59,7 +61,7 @@ class Inbox:
             self._ring()
 
     def _fitting(self, messages: Sequence[bytes]) -> Sequence[bytes]:
-        room, count = _MAX_BYTES - self._bytes, 0
+        room, count = self._most_bytes - self._bytes, 0
         for message in messages[: max(0, self._capacity - self._events)]:
             room -= len(message)
             if room < 0:

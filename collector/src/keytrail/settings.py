@@ -141,7 +141,8 @@ class Settings:
     queue_capacity: Annotated[
         int,
         _amount(
-            "How many events may wait. Beyond, new ones are dropped and counted: the agent does not wait.",
+            "How many events may wait, in 2 KiB of memory each: 128 MiB together. Beyond either, new ones are dropped "
+            "and counted: the agent does not wait.",
             65536,
             "events",
         ),
