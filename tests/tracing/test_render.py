@@ -7,7 +7,7 @@ import yaml
 
 from keytrail.domain.errors import ManifestError
 from keytrail.testing.fake_tetragon_policy_yaml import parse_policy
-from keytrail.tracing import check, render, rendered, sensors, unique_name
+from keytrail.tracing import check, rendered, sensors, unique_name
 from keytrail.yaml_documents import parse_documents
 
 NAMES = sorted(sensors())
@@ -21,7 +21,7 @@ def given_for(name: str) -> dict[str, Any]:
 def refused(name: str, parameters: dict[str, Any], **more: Any) -> list[str]:
     """The problems of a rendering that must fail."""
     with pytest.raises(ManifestError) as caught:
-        render(sensors()[name], parameters, **more)
+        rendered(sensors()[name], parameters, **more)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -29,9 +29,10 @@ def refused(name: str, parameters: dict[str, Any], **more: Any) -> list[str]:
 def test_rendered_text_reads_back_as_what_was_rendered(name: str) -> None:
     """The text means the same when read as kubectl does, passes the check, and an agent's strict reading takes it."""
     policy = sensors()[name]
-    text = render(policy, given_for(name), hashed_name=True)
+    made = rendered(policy, given_for(name), hashed_name=True)
+    text = yaml.safe_dump(made)
     (document,) = parse_documents(text, "rendered")
-    assert document.data == rendered(policy, given_for(name), hashed_name=True)
+    assert document.data == made
     assert check(text, "rendered", observe_only=True) == []
     assert parse_policy(text).name.startswith(f"keytrail-{name}-")
 
@@ -99,7 +100,7 @@ def test_rate_limit_is_put_on_every_selector() -> None:
     made = rendered(sensors()["tcp-connect"], rate_limit="1m")
     limited = [{"action": "Post", "rateLimit": "1m"}]
     assert [hook["selectors"] for hook in made["spec"]["kprobes"]] == [[{"matchActions": limited}]] * 2
-    assert check(render(sensors()["listeners"], rate_limit="30s"), "a") == []
+    assert check(yaml.safe_dump(rendered(sensors()["listeners"], rate_limit="30s")), "a") == []
 
 
 @pytest.mark.parametrize(

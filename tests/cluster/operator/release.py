@@ -74,6 +74,16 @@ LIBRARY = "/apis/keytrail.io/v1alpha1/policylibraries/default"
 POLICIES = "/apis/cilium.io/v1alpha1/tracingpolicies"
 STATUSES = "/apis/keytrail.io/v1alpha1/collectorstatuses"
 RULES = "/apis/keytrail.io/v1alpha1/detectionrules"
+OWN_RULE = {
+    "apiVersion": "keytrail.io/v1alpha1",
+    "kind": "DetectionRule",
+    "metadata": {"name": "own"},
+    "spec": {
+        "title": "Own", "description": "Own.", "severity": "low", "maturity": "stable", "events": ["connect"],
+        "requires": ["egress"], "condition": "network.peer_port == 1", "message": "{process.name}",
+    },
+}  # fmt: skip
+"""Of a user; it needs a sensor that is not loaded otherwise."""
 
 
 class Release:

@@ -2,13 +2,12 @@
 
 import threading
 import time
-from typing import Any
 
 import pytest
 import requests
 
 from cluster.operator.agents import Agents, Witness
-from cluster.operator.release import NAMESPACE, OPERATOR, POLICIES, RULES, Release
+from cluster.operator.release import NAMESPACE, OPERATOR, OWN_RULE, POLICIES, RULES, Release
 from cluster.operator.test_policies_cluster import all_loaded
 from keytrail.detect.library import load_rules
 from keytrail.kube.api import Api
@@ -122,19 +121,10 @@ def _only_verifies(release: Release) -> bool:
 
 def test_least_rights_and_a_quiet_cluster(release: Release, agents: Agents) -> None:
     """Every right of the ClusterRole is used, nothing else is asked for, and heartbeats make it write nothing."""
-    rule: dict[str, Any] = {
-        "apiVersion": "keytrail.io/v1alpha1",
-        "kind": "DetectionRule",
-        "metadata": {"name": "own"},
-        "spec": {
-            "title": "Own", "description": "Own.", "severity": "low", "maturity": "stable", "events": ["connect"],
-            "requires": ["egress"], "condition": "network.peer_port == 1", "message": "{process.name}",
-        },
-    }  # fmt: skip
     mapping = {"metadata": {"name": "own"}, "spec": {"evidence": {"env": [{"name": "OWN_KEY"}]}}}
     mappings = "/apis/keytrail.io/v1alpha1"
     head = {"apiVersion": "keytrail.io/v1alpha1"}
-    assert release.admin.ask("POST", RULES, rule).ok
+    assert release.admin.ask("POST", RULES, OWN_RULE).ok
     cluster = {**head, "kind": "ClusterIdentityMapping", **mapping}
     assert release.admin.ask("POST", f"{mappings}/clusteridentitymappings", cluster).ok
     # Of a ServiceAccount that is not there: never ready, which an Event says.

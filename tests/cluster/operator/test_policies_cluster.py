@@ -1,12 +1,11 @@
 """The operator's policies on a real API server, under exactly the rights that the chart gives."""
 
 import pytest
-import yaml
 
 from cluster.operator.agents import Agents, Witness
-from cluster.operator.release import LIBRARY, POLICIES, RULES, SECONDS, Release
+from cluster.operator.release import LIBRARY, OWN_RULE, POLICIES, RULES, SECONDS, Release
 from cluster.operator.tetragon_definitions import definitions
-from keytrail.tracing import render, sensors
+from keytrail.tracing import rendered, sensors
 from support.processes import wait_until
 
 pytestmark = [pytest.mark.cluster("kubernetes", "kwok", "helm"), pytest.mark.timeout(300)]
@@ -67,9 +66,7 @@ def test_every_policy_is_accepted(release: Release, agents: Agents) -> None:
     assert {len(names) for names in release.sensors().values()} == {1}
     for policy in sensors().values():
         if policy.name != "egress":
-            answer = release.admin.ask(
-                "POST", POLICIES, yaml.safe_load(render(policy)), dryRun="All", fieldValidation="Strict"
-            )
+            answer = release.admin.ask("POST", POLICIES, rendered(policy), dryRun="All", fieldValidation="Strict")
             assert answer.ok, answer.text
 
 
@@ -108,16 +105,7 @@ def test_rules_decide(release: Release, agents: Agents) -> None:
     with agents:
         release.wait(lambda: all_loaded(release), "loaded")
         assert "egress" not in release.sensors()
-        rule = {
-            "apiVersion": "keytrail.io/v1alpha1",
-            "kind": "DetectionRule",
-            "metadata": {"name": "own"},
-            "spec": {
-                "title": "Own", "description": "Own.", "severity": "low", "maturity": "stable", "events": ["connect"],
-                "requires": ["egress"], "condition": "network.peer_port == 1", "message": "{process.name}",
-            },
-        }  # fmt: skip
-        assert release.admin.ask("POST", RULES, rule).ok
+        assert release.admin.ask("POST", RULES, OWN_RULE).ok
         release.wait(lambda: "egress" in release.sensors(), "what the rule requires")
         release.wait(lambda: release.condition("ClusterRangesKnown")[:2] == ("True", "Found"), "ranges")
         values = next(one for name, one in release.policies().items() if name.startswith("keytrail-egress"))["spec"]
@@ -209,9 +197,7 @@ def test_tetragon_is_too_old(release: Release, agents: Agents) -> None:
     probe = sensors()["mounted-secrets"]
 
     def refuses() -> bool:  # a changed definition is in force a moment later
-        answer = release.admin.ask(
-            "POST", POLICIES, yaml.safe_load(render(probe)), dryRun="All", fieldValidation="Strict"
-        )
+        answer = release.admin.ask("POST", POLICIES, rendered(probe), dryRun="All", fieldValidation="Strict")
         return bool(answer.status_code == 400)
 
     assert wait_until(refuses, SECONDS)

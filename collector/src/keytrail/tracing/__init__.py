@@ -6,6 +6,6 @@ library, `render` makes the manifest that is loaded, `docs` writes docs/policies
 
 from keytrail.tracing.inspection import check, warnings_of
 from keytrail.tracing.policy import Policy, sensors
-from keytrail.tracing.render import render, rendered, unique_name
+from keytrail.tracing.render import rendered, unique_name
 
-__all__ = ["Policy", "check", "render", "rendered", "sensors", "unique_name", "warnings_of"]
+__all__ = ["Policy", "check", "rendered", "sensors", "unique_name", "warnings_of"]

@@ -11,8 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from keytrail.domain.errors import ManifestError, Problem
 from keytrail.tracing.inspection import hooks_in
 from keytrail.tracing.matching import NUMBERS, SOCKETS, is_rate_limit
@@ -24,22 +22,6 @@ _HASH_CHARS = 10
 """40 bits: two specs of one policy meet by chance once in a million million."""
 _COUNTED_IN_FULL = NUMBERS | SOCKETS | {"nop", "capability", "cap_inheritable", "cap_permitted", "cap_effective"}
 """Types that fit into the 40 bytes of an argument by which the agent tells repeats."""
-
-
-def render(
-    policy: Policy,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    rate_limit: str = "",
-    pod_selector: Mapping[str, Any] | None = None,
-    hashed_name: bool = False,
-    origin: str = "<parameters>",
-) -> str:
-    """Return the manifest as YAML; see `rendered`."""
-    made = rendered(
-        policy, parameters, rate_limit=rate_limit, pod_selector=pod_selector, hashed_name=hashed_name, origin=origin
-    )
-    return yaml.safe_dump(made, sort_keys=False, allow_unicode=True, width=120)
 
 
 def rendered(
