@@ -4,10 +4,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keytrail.choices import Output
-from keytrail.delivery import Delivery
 from keytrail.domain.errors import ExportError
 from keytrail.domain.gap import Gap
 from keytrail.export.console import LineOutput, SortedOutput
@@ -18,6 +17,9 @@ from keytrail.export.terminal_line import resolve_color, terminal_line
 from keytrail.observe.accounting import Accounting
 from keytrail.records import Outputs
 from keytrail.settings import Settings
+
+if TYPE_CHECKING:
+    from keytrail.delivery import Delivery
 
 
 def open_outputs(
@@ -36,6 +38,8 @@ def open_outputs(
     """
     made = _Made()
     if Output.OTLP in settings.output:
+        from keytrail.delivery import Delivery  # encoder, spool and sender weigh 3 MB
+
         made.delivery = Delivery(settings, accounting, environ, patient=by_time, on_loss=on_loss)
         made.events += made.delivery.events()
         made.findings += made.delivery.findings()
@@ -76,4 +80,4 @@ class _Made:
     events: list[Any] = field(default_factory=list)
     findings: list[Any] = field(default_factory=list)
     gaps: list[Any] = field(default_factory=list)
-    delivery: Delivery | None = None
+    delivery: "Delivery | None" = None

@@ -6,20 +6,19 @@ page that cannot be served must not keep a node unwatched, unless its address wa
 
 import logging
 from collections.abc import Mapping
-from typing import Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from opentelemetry.sdk.metrics.export import MetricReader
-
-from keytrail.delivery import own_resource
 from keytrail.domain.errors import SettingsError
-from keytrail.export.otlp_answer import Accepted
-from keytrail.export.otlp_settings import Signal, otlp_settings
-from keytrail.export.otlp_transport import Transport, open_transport
 from keytrail.observe.http_server import OwnHttp, open_http
 from keytrail.observe.metrics import OwnMetrics
 from keytrail.observe.otlp_metrics import otlp_reader, wants_otlp
 from keytrail.observe.snapshot import Probe
 from keytrail.settings import Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricReader
+
+    from keytrail.export.otlp_transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +29,10 @@ class OwnTelemetry:
     """Open within `with`. Raises SettingsError for an address that was set and cannot be served."""
 
     def __init__(self, settings: Settings, probe: Probe, environ: Mapping[str, str]) -> None:
-        self._transport: Transport | None = None
-        readers: list[MetricReader] = []
-        resource = {"service.name": "keytrail"}
-        if wants_otlp(environ):
-            otlp = otlp_settings(environ, Signal.METRICS)
-            resource = own_resource(otlp, environ)
-            transport = self._transport = open_transport(otlp)
-
-            def send(body: bytes) -> str:
-                answer = transport.send(body, otlp.timeout_seconds)
-                return "" if isinstance(answer, Accepted) else answer.text or type(answer).__name__
-
-            readers.append(otlp_reader(environ, send))
-        self._metrics = OwnMetrics(probe, resource, readers)
+        sent = _sent(environ) if wants_otlp(environ) else None
+        self._transport = None if sent is None else sent.transport
+        resource = {"service.name": "keytrail"} if sent is None else sent.resource
+        self._metrics = OwnMetrics(probe, resource, [] if sent is None else [sent.reader])
         self._http = _serve(settings, probe, self._metrics)
 
     def __enter__(self) -> Self:
@@ -55,6 +44,30 @@ class OwnTelemetry:
         self._metrics.close(_LAST_SECONDS)
         if self._transport is not None:
             self._transport.close()
+
+
+class _Sent(NamedTuple):
+    """What it takes to send metrics by OTLP."""
+
+    transport: "Transport"
+    resource: dict[str, str]
+    reader: "MetricReader"
+
+
+def _sent(environ: Mapping[str, str]) -> _Sent:
+    from keytrail.delivery import own_resource  # encoder, spool and sender weigh 3 MB
+    from keytrail.export.otlp_answer import Accepted
+    from keytrail.export.otlp_settings import Signal, otlp_settings
+    from keytrail.export.otlp_transport import open_transport
+
+    otlp = otlp_settings(environ, Signal.METRICS)
+    transport = open_transport(otlp)
+
+    def send(body: bytes) -> str:
+        answer = transport.send(body, otlp.timeout_seconds)
+        return "" if isinstance(answer, Accepted) else answer.text or type(answer).__name__
+
+    return _Sent(transport, own_resource(otlp, environ), otlp_reader(environ, send))
 
 
 def _serve(settings: Settings, probe: Probe, metrics: OwnMetrics) -> OwnHttp | None:

@@ -7,10 +7,10 @@ path, and nothing waits: each part has a state that it can give at once.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from keytrail import __version__
 from keytrail.app import Collector
-from keytrail.delivery import Delivery
 from keytrail.domain.agent import AgentFacts
 from keytrail.loss.guard import LossGuard
 from keytrail.observe.log_gate import LogGate
@@ -30,6 +30,9 @@ from keytrail.observe.usage import usage
 from keytrail.reload import Reloader, Result
 from keytrail.settings import Settings
 from keytrail.source.grpc_stream import GrpcSource, State, Transition
+
+if TYPE_CHECKING:
+    from keytrail.delivery import Delivery
 
 _NS = 1e9
 
@@ -76,7 +79,7 @@ class CollectorProbe:
     guard: LossGuard
     reloader: Reloader
     gate: LogGate
-    delivery: Delivery | None
+    delivery: "Delivery | None"
     cluster: Callable[[], ClusterPart] | None = None
     """What the API server's side says of itself; None without Kubernetes."""
     started_ns: int = field(default_factory=time.time_ns)
@@ -133,7 +136,7 @@ class CollectorProbe:
         )
 
 
-def _spool(delivery: Delivery) -> SpoolPart:
+def _spool(delivery: "Delivery") -> SpoolPart:
     state = delivery.spool.state()
     return SpoolPart(
         queued=state.queued,
@@ -148,7 +151,7 @@ def _spool(delivery: Delivery) -> SpoolPart:
     )
 
 
-def _backend(delivery: Delivery) -> BackendPart:
+def _backend(delivery: "Delivery") -> BackendPart:
     state = delivery.sender.state()
     return BackendPart(
         endpoint=delivery.endpoint,

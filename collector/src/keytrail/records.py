@@ -9,15 +9,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from keytrail.delivery import Delivery
 from keytrail.detect import Engine
 from keytrail.domain.event import Event
 from keytrail.domain.finding import Finding
 from keytrail.domain.gap import Gap
 from keytrail.export.output import Output
 from keytrail.observe.accounting import Accounting
+
+if TYPE_CHECKING:
+    from keytrail.delivery import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Outputs:
     events: Sequence[Output[Event]] = ()
     findings: Sequence[Output[Finding]] = ()
     gaps: Sequence[Output[Gap]] = ()
-    delivery: Delivery | None = None
+    delivery: "Delivery | None" = None
     """What OTLP outputs share; closed after them."""
 
     @property

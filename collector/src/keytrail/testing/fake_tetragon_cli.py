@@ -4,7 +4,6 @@ import argparse
 import signal
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -62,6 +61,8 @@ def run_fake_tetragon(args: argparse.Namespace) -> int:
 
     Raises UsageError for a recording that is not there, RecordingError for one that cannot be read.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from keytrail.commands.replay import recording_at
     from keytrail.testing.fake_tetragon import FakeTetragon
     from keytrail.testing.fake_tetragon_agent import AgentProfile

@@ -5,7 +5,6 @@ In flow parsed arguments, out come the endpoints on standard output, records in 
 
 import argparse
 import signal
-import sqlite3
 import sys
 import threading
 from contextlib import closing
@@ -63,6 +62,8 @@ def run_otlp_sink(args: argparse.Namespace) -> int:
 
 
 def _answer(args: argparse.Namespace) -> int:
+    import sqlite3  # 0.8 MB, which every command would have: all declare their options
+
     if args.database is None:
         raise UsageError("--query: expected --database beside it")
     try:
@@ -77,6 +78,8 @@ def _answer(args: argparse.Namespace) -> int:
 
 def open_sink(database: Path | None, *, grpc: str = "127.0.0.1:0", http: str | None = None) -> "OtlpSink":
     """Open a sink. Raises UsageError for an address or a file that cannot be used."""
+    import sqlite3
+
     from keytrail.testing.otlp_sink import OtlpSink
 
     try:
