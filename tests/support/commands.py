@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,19 @@ class Ran:
 
 
 def keytrail(*argv: str | Path) -> Ran:
-    """Run a command; its exit code also when argparse ended it."""
+    """Run a command; its exit code also when argparse ended it. Logging is then as before."""
     out, err = io.StringIO(), io.StringIO()
+    root, own = logging.getLogger(), logging.getLogger("keytrail")
+    handlers, levels = list(root.handlers), (root.level, own.level)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main([str(word) for word in argv])
         except SystemExit as end:
             code = int(end.code or 0)
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(levels[0])
+            own.setLevel(levels[1])
     return Ran(code, out.getvalue(), err.getvalue())
 
 
