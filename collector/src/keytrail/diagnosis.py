@@ -221,7 +221,7 @@ def _policies(seen: Observed) -> Check:
     if not seen.policies:
         found = "none is loaded: executions are seen, connections are not"
         return Check(
-            "policies", Verdict.WARNING, found, (("here", "keytrail policies load policies/tracing/tcp-connect.yaml"),)
+            "policies", Verdict.WARNING, found, (("here", "keytrail policies load tcp-connect"),)
         )
     return Check("policies", Verdict.OK, ", ".join(f"{name} {state}" for name, state, _ in seen.policies))
 
