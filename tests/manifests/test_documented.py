@@ -50,3 +50,39 @@ def test_the_mapping_of_the_recorded_cluster(tmp_path: Path) -> None:
     found = replay("kubernetes", "--config", config, "--rules", rules, "--output", "findings").records
     made = Counter((one["severity"], one["rule"], one["message"]) for one in found)
     assert rows.keys() <= made.keys()
+
+
+def test_counts() -> None:
+    """README counts rules and policies as the made pages do."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shipped, stable = re.findall(
+        r"(\d+) rules are shipped\. The (\d+) stable", (ROOT / "docs" / "rules.md").read_text()
+    )[0]
+    assert f"{shipped} rules, {stable} of them on" in readme
+    assert f"each of the {len(list((ROOT / 'policies' / 'tracing').glob('*.yaml')))} shipped TracingPolicies" in readme
+
+
+def test_links() -> None:
+    """Every relative link of a page leads to a file, and to a heading of it where it names one."""
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("*/README.md"),
+        *ROOT.glob("deploy/helm/*/README.md"),
+    ]
+    broken = [f"{page.relative_to(ROOT)}: {link}" for page in pages for link in _links(page) if not _leads(page, link)]
+    assert not broken
+
+
+def _links(page: Path) -> list[str]:
+    text = re.sub(r"(?ms)^ *```.*?^ *```$|`[^`\n]*`", "", page.read_text("utf-8"))
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+
+
+def _leads(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = page.parent / path if path else page
+    if not anchor or target.suffix != ".md":
+        return target.exists()
+    headings = re.findall(r"(?m)^#+ (.*)$", target.read_text("utf-8")) if target.exists() else []
+    return anchor in {re.sub(r"[^\w\- ]", "", one.strip().lower()).replace(" ", "-") for one in headings}
