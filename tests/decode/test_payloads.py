@@ -101,6 +101,23 @@ def test_the_clear_part_of_every_recorded_payload() -> None:
         assert again == found
 
 
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [
+        ([b"\xc0\x0c\xff", b"org"], "\ufffd\x0c\ufffd.org"),
+        ([b"api.example", b"org"], "api\ufffdexample.org"),
+        ([b".", b"a."], "\ufffd.a\ufffd"),
+        ([b"x" * 63] * 3 + [b"y" * 60, b"z"], ".".join(["x" * 63] * 3 + ["y" * 60])),
+    ],
+)
+def test_labels_of_any_bytes_stay_as_many(labels: list[bytes], name: str) -> None:
+    """A dot or a byte that is no text inside a label is shown as such, and the clear part reads the same."""
+    asked = bytes(12) + b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+    found = read(asked, dns=True)
+    assert found.dns_name == name
+    assert recognise(clear_part(found), len(asked), dns=True, credential="") == found
+
+
 _HELLO = client_hello("api.example.org")
 
 

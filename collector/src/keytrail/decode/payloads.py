@@ -37,7 +37,7 @@ def is_clear_metadata(data: bytes) -> bool:
 def clear_part(found: Payload) -> bytes:
     """Write a message that `recognise` reads the same from, and that holds nothing else of the one it was read from."""
     if found.protocol == "dns":
-        labels = (label.encode("ascii", "replace")[:_DNS_LABEL_LIMIT] for label in found.dns_name.split(".") if label)
+        labels = (_label(text) for text in found.dns_name.split(".") if text)
         return bytes(_DNS_HEADER) + b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     if found.protocol == "http":
         return f"{found.http_method} / HTTP/1.1\r\nHost: {found.http_host}\r\n\r\n".encode("ascii", "replace")
@@ -49,6 +49,11 @@ def clear_part(found: Payload) -> bytes:
         hello = b"\x03\x03" + bytes(32) + b"\0" + _sized(2, b"") + b"\0" + _sized(2, extension if name else b"")
         return b"\x16\x03\x01" + _sized(2, bytes([_CLIENT_HELLO]) + _sized(3, hello))
     return b""
+
+
+def _label(text: str) -> bytes:
+    """Write a label with a byte that is not ASCII for each that `dns_name` could not show."""
+    return text.replace("\ufffd", "\xff").encode("latin-1", "replace")[:_DNS_LABEL_LIMIT]
 
 
 def _sized(width: int, data: bytes) -> bytes:
@@ -76,7 +81,10 @@ def server_name(record: bytes) -> str:
 
 
 def dns_name(message: bytes) -> str:
-    """Name of the first question of a DNS message (RFC 1035, 4.1.2); empty when there is none or it is cut."""
+    """Name of the first question of a DNS message (RFC 1035, 4.1.2); empty when there is none or it is cut.
+
+    A byte that is not ASCII becomes U+FFFD, and so does a dot inside a label, which would read as two.
+    """
     reader = _Reader(message)
     reader.skip(_DNS_HEADER)
     labels: list[str] = []
@@ -84,8 +92,8 @@ def dns_name(message: bytes) -> str:
         label = reader.take(length)
         if len(label) < length:
             return ""
-        labels.append(label.decode("ascii", "replace"))
-    return ".".join(labels)[:_NAME_LIMIT]
+        labels.append(label.replace(b".", b"\xff").decode("ascii", "replace"))
+    return ".".join(labels)[:_NAME_LIMIT].rstrip(".")
 
 
 def _http(head: bytes) -> tuple[str, str]:
