@@ -7,6 +7,7 @@ import pytest
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.hooks import HOOKS, plain_function
 from keytrail.decode.readers_file import file
+from keytrail.decode.readers_system import trace
 from keytrail.decode.redact import Redactor
 from keytrail.domain.drop import Drop
 from keytrail.domain.event import Details, EventKind, EventType, FileAccess
@@ -30,6 +31,15 @@ def test_a_file_below_proc_tells_whose_it_is(path: str, pid: int | None) -> None
     """Only a number of plain digits is a process."""
     operation = details(path).operation
     assert (None if operation is None else operation.target_pid) == pid
+
+
+@pytest.mark.parametrize(("pid", "told"), [("71", 71), ("12345678901", 0), ("9" * 5_000, 0)])
+def test_memory_of_a_process_that_cannot_be(pid: str, told: int) -> None:
+    """Where no procfs is mounted a file below /proc has any name: no number comes out that is not a process's."""
+    args = [("path_arg", pb.KprobePath(path=f"/proc/{pid}/mem")), ("int_arg", 4)]
+    operation = trace("file_permission", args, Redactor().redact).operation
+    assert operation is not None
+    assert operation.target_pid == told
 
 
 def test_accesses_share_what_only_a_path_tells() -> None:
@@ -215,6 +225,7 @@ def test_system_calls_of_each_architecture(prefix: str, call: str, kind: str) ->
         ("security_file_permission", (on_file("/sys/fs/bpfilter"), arg(int_arg=2)), "file"),
         ("security_file_permission", (on_file("/proc/71/mem"), arg(int_arg=4)), "trace"),
         ("security_file_permission", (on_file("/proc/71/task/72/mem"), arg(int_arg=4)), "trace"),
+        ("security_file_permission", (on_file("/proc/\uff11/mem"), arg(int_arg=4)), "file"),
         ("security_file_permission", (on_file("/proc/71/environ"), arg(int_arg=4)), "file"),
         ("security_file_permission", (on_file("/home/u/proc/71/mem"), arg(int_arg=4)), "file"),
         ("security_mmap_file", (on_file("/usr/lib/x86_64-linux-gnu/libssl.so.3"), arg(uint_arg=5)), "library"),

@@ -57,7 +57,7 @@ _KERNEL_READ_MODULE = 2
 """READING_MODULE of the kernel's enum kernel_read_file_id."""
 
 _BPF_MOUNT = "/sys/fs/bpf"
-_MEMORY = re.compile(r"/proc/\d+/(?:task/\d+/)?mem")
+_MEMORY = re.compile(r"/proc/\d+/(?:task/\d+/)?mem", re.ASCII)
 _PID_DIGITS = 10
 _SHARED_OBJECT = re.compile(r"\.so(?:\.[^/]*)?\Z")
 
@@ -120,11 +120,16 @@ def _plain(path: str, access: str) -> Details:
 
 def _of_process(found: FileAccess) -> Operation | None:
     """Whose file below /proc it is: a rule must tell one's own from another's. As the reader's /proc numbers them."""
-    if not found.path.startswith("/proc/"):
+    pid = pid_below_proc(found.path)
+    return None if pid is None else Operation(found.access, target_pid=pid)
+
+
+def pid_below_proc(path: str) -> int | None:
+    """Return the process that a path below /proc belongs to. Where no procfs is mounted, names may be of any digits."""
+    if not path.startswith("/proc/"):
         return None
-    pid = found.path[len("/proc/") :].partition("/")[0]
-    is_pid = len(pid) <= _PID_DIGITS and pid.isascii() and pid.isdigit()
-    return Operation(found.access, target_pid=int(pid)) if is_pid else None
+    pid = path[len("/proc/") :].partition("/")[0]
+    return int(pid) if len(pid) <= _PID_DIGITS and pid.isascii() and pid.isdigit() else None
 
 
 def access_of(name: str, ints: list[int]) -> str:

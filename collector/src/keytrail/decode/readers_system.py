@@ -18,7 +18,7 @@ from keytrail.decode.arguments import (
     texts,
 )
 from keytrail.decode.processes import Redact
-from keytrail.decode.readers_file import access_of
+from keytrail.decode.readers_file import access_of, pid_below_proc
 from keytrail.domain.event import Details, FileAccess, Operation
 from keytrail.proto.tetragon import bpf_pb2
 
@@ -129,9 +129,7 @@ def trace(name: str, args: Arguments, redact: Redact) -> Details:
         path = redact(named[0])[0]
         access = access_of(name, ints)
         operation = "write_memory" if access == "write" else "read_memory"
-        pid = path.removeprefix("/proc/").partition("/")[0]
-        target_pid = int(pid) if pid.isdecimal() else 0
-        return Details(operation=Operation(operation, path, target_pid), file=FileAccess(path, access))
+        return Details(operation=Operation(operation, path, pid_below_proc(path) or 0), file=FileAccess(path, access))
     one, other = (*ints, 0, 0)[:2]
     if name == "ptrace":  # request, pid
         operation, pid_, flags = _PTRACE.get(one, "ptrace"), signed(other), one
