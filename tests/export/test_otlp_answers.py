@@ -126,6 +126,7 @@ def test_a_rotated_token_is_picked_up(protocol: str, tmp_path: Path, caplog: pyt
             Accepted(2, "no"),
         ),
         (200, {"content-type": "application/json"}, b"[", Accepted()),
+        (200, {"content-type": "application/json"}, b"\xff{}", Accepted()),
         (200, {"content-type": "text/html"}, b"<html>log in</html>", Retry),
         (307, {"location": "http://127.0.0.1:1/elsewhere"}, b"", Retry),
         (503, {"retry-after": "soon"}, b"", Retry("HTTP 503: ")),
@@ -213,3 +214,4 @@ def test_a_date_to_come_back_is_measured_by_the_servers_own_clock() -> None:
     assert _retry_after(date, "") is None
     assert _retry_after("", date) is None
     assert _retry_after("9" * 400, "") == 999_999_999
+    assert _retry_after("Wed, 21 Oct 99999999999 07:28:30 GMT", date) is None

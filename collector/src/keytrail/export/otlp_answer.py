@@ -63,7 +63,7 @@ def read_partial_success(body: bytes, *, is_json: bool = False) -> Accepted:
             json_format.Parse(body, response, ignore_unknown_fields=True)
         else:
             response.ParseFromString(body)
-    except (DecodeError, json_format.ParseError, RecursionError):
+    except (DecodeError, json_format.ParseError, UnicodeDecodeError, RecursionError):
         return Accepted()
     partial = response.partial_success
     return Accepted(max(partial.rejected_log_records, 0), partial.error_message)

@@ -173,7 +173,11 @@ def _retry_after(text: str, date: str) -> float | None:
         return float(text[:9])
     try:
         return max(0.0, (parsedate_to_datetime(text) - parsedate_to_datetime(date)).total_seconds())
-    except (ValueError, TypeError):  # TypeError: only one of the two names a time zone
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+    ):  # TypeError: one of the two has no time zone; or a year of ten digits
         return None
 
 
