@@ -260,3 +260,39 @@ def test_zeros_settle_nothing(tmp_path: Path) -> None:
     spool = World(tmp_path)
     assert spool.state().recovered == 7
     spool.close(60)
+
+
+@pytest.mark.parametrize(
+    ("packed", "part"), [(False, (0.2, 0.5)), (False, (0.31, 0.33)), (False, (0.0, 1.0)), (True, (0.0, 1.0))]
+)
+def test_a_part_of_a_file_that_is_there_twice(packed: bool, part: tuple[float, float], tmp_path: Path) -> None:
+    """What a file system hands out twice counts once: nothing is sent again, and no record is told as lost."""
+    filled(tmp_path, packed=packed)
+    for segment in files(tmp_path, ".seg", ".pack"):
+        content = segment.read_bytes()
+        start, end = (8 + int(share * (len(content) - 8)) for share in part)
+        segment.write_bytes(content[:end] + content[start:end] + content[end:])
+    spool = World(tmp_path)
+    spool.start()
+    found = spool.take_all()
+    assert [int(one.split()[0]) for one in records_of(found)] == list(range(40))
+    assert (spool.state().recovered, spool.state().queued) == (40, 40)
+    spool.exported(found)
+    assert spool.state().queued == 0
+    assert sum(loss.records for loss in spool.losses) == 0
+    spool.close(60)
+
+
+@pytest.mark.parametrize("change", [b"", b"some bytes more"])
+def test_an_entry_that_became_shorter_or_longer_costs_only_itself(change: bytes, tmp_path: Path) -> None:
+    """The entry behind one that lost or gained bytes is found, although it is not where the one before ends."""
+    (segment,) = filled(tmp_path, packed=False)
+    content = segment.read_bytes()
+    at = content.index(b"20 finding") + 30
+    segment.write_bytes(content[:at] + change + content[at + 5 :])
+    spool = World(tmp_path)
+    spool.start()
+    assert [int(one.split()[0]) for one in records_of(spool.take_all())] == [*range(20), *range(21, 40)]
+    state = spool.state()
+    assert (state.recovered, state.queued, dict(state.dropped)) == (40, 39, {DropReason.SPOOL_DAMAGED: 1})
+    spool.close(60)

@@ -152,7 +152,8 @@ def _survey_heads(segment: Segment) -> bool:
     with segment.path.open("rb") as file:
         while at < segment.end:
             head = decode_head(os.pread(file.fileno(), HEAD_BYTES, at), 0, segment.seed)
-            if head is None or at + HEAD_BYTES + head.length > segment.end:
+            # Not the records that were before it: a block is missing, or there twice.
+            if head is None or at + HEAD_BYTES + head.length > segment.end or head.before != segment.records:
                 segment.records = segment.oldest_ns = 0
                 return False
             if head.frame.kind is Kind.BLOCK:
@@ -237,10 +238,14 @@ def pack(segment: Segment) -> tuple[Path, int]:
 
 
 def _unsettled(segment: Segment, acked: set[int]) -> Iterator[Frame]:
-    at = len(HEADER)
+    at, last = len(HEADER), 0
     while at < segment.end:
         frames, at = read_piece(segment, at, segment.end)
-        yield from (frame for frame in frames if frame.sequence not in acked)
+        for frame in frames:
+            if frame.sequence > last:  # else a part of a damaged file that is there twice
+                last = frame.sequence
+                if frame.sequence not in acked:
+                    yield frame
 
 
 def remove(segment: Segment) -> None:

@@ -106,18 +106,26 @@ def decode_head(data: bytes, at: int, seed: int) -> Head | None:
 
 
 class Scanner:
-    """Finds the intact frames in a segment's bytes, which may come in pieces, and counts what is missing."""
+    """Finds the intact frames in a segment's bytes, which may come in pieces, and counts what is missing.
+
+    A frame that comes once more, as when a file system hands out a block twice, is damage like any other.
+    """
 
     def __init__(self, seed: int, before: int | None = None) -> None:
         self._seed = seed
-        self._before = before
-        """Records before the place reached; None when reading begins inside a segment."""
+        self._start = self._next = self._reached = before
+        """Records before the place where reading began, behind the last intact frame, and behind the furthest head;
+        None when reading begins inside a segment."""
+        self._found = 0
         self.consumed = 0
         """Bytes of the last piece that are done with: the rest must come again, with more behind it."""
         self.places = 0
         """Damaged places met."""
-        self.lost = 0
-        """Records in them, as far as known: nobody knows how many a torn end held."""
+
+    @property
+    def lost(self) -> int:
+        """Records in the damaged places, as far as known: nobody knows how many a torn end held."""
+        return (self._reached or 0) - (self._start or 0) - self._found
 
     def frames(self, data: bytes, *, final: bool) -> Iterator[Frame]:
         """The intact frames of one piece; `final` when nothing follows it. To be exhausted."""
@@ -126,37 +134,44 @@ class Scanner:
             head = decode_head(data, at, self._seed)
             if head is None:
                 self.places += 1
-                at = self._next_head(data, at + 1)
+                at = self._next_head(data, at + 1, final=final)
                 continue
-            end = at + HEAD_BYTES + head.length
+            body = at + HEAD_BYTES
+            end = body + head.length
             if end > len(data) and not final:
                 break
-            self._skip_to(head)
-            payload = data[at + HEAD_BYTES : end]
-            if zlib.crc32(payload, self._seed) == head.checksum and end <= len(data):
+            payload = data[body:end]
+            if self._is_next(head) and end <= len(data) and zlib.crc32(payload, self._seed) == head.checksum:
+                self._next = head.before + head.frame.records
+                self._found += head.frame.records
                 yield head.frame._replace(data=payload)
+                at = end
             else:
                 self.places += 1
-                self.lost += head.frame.records
-            at = min(end, len(data))
+                # Not from its end on: what was cut out of it, or put into it, has moved the next one.
+                at = self._next_head(data, body, final=final)
             self.consumed = at
         self.consumed = at
         if final and at < len(data):
             self.places += 1
             self.consumed = len(data)
 
-    def _next_head(self, data: bytes, at: int) -> int:
-        """Where the next intact head begins; near the end when there is none, since the rest may hold half of one."""
-        while (at := data.find(_MARKER, at)) >= 0:
-            if len(data) - at < HEAD_BYTES or decode_head(data, at, self._seed) is not None:
+    def _is_next(self, head: Head) -> bool:
+        """Take note of how far the segment reaches; whether the frame is behind all that was found so far."""
+        if self._start is None or self._next is None or self._reached is None:
+            self._start = self._next = self._reached = head.before
+        self._reached = max(self._reached, head.before + head.frame.records)
+        return head.before >= self._next
+
+    def _next_head(self, data: bytes, at: int, *, final: bool) -> int:
+        """Where the next intact head begins; when there is none, where half of one may, or the end of a final piece."""
+        while (at := data.find(_MARKER, at)) >= 0 and len(data) - at >= HEAD_BYTES:
+            if decode_head(data, at, self._seed) is not None:
                 return at
             at += 1
-        return max(0, len(data) - len(_MARKER) + 1)
-
-    def _skip_to(self, head: Head) -> None:
-        if self._before is not None:
-            self.lost += (head.before - self._before) & 0xFFFFFFFF
-        self._before = (head.before + head.frame.records) & 0xFFFFFFFF
+        if final:
+            return len(data)
+        return at if at >= 0 else max(0, len(data) - len(_MARKER) + 1)
 
 
 def entries_of(frame: Frame, seed: int) -> Iterator[Frame]:
