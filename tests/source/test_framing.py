@@ -35,6 +35,15 @@ def test_any_split_gives_the_same_messages(messages: list[bytes], step: int) -> 
     assert got + decoder.finish() == messages
 
 
+@pytest.mark.parametrize("blank", [b"\n", b"\n\n\n", b" \t\r\n" * 900])
+@pytest.mark.parametrize("step", [1, 2, 5_000])
+def test_blank_lines_before_the_first_event(blank: bytes, step: int) -> None:
+    """An export that begins with blank lines is one, also when a pipe brings nothing else at first."""
+    data = blank + EVENT_LINE + b"\n"
+    got = [m for found, _ in decoded(data[at : at + step] for at in range(0, len(data), step)) for m in found]
+    assert len(got) == 1
+
+
 @given(st.integers(0, 2**63))
 def test_varints_come_back(value: int) -> None:
     """What is written as a length is read as it, and a cut one is known to be incomplete."""
@@ -139,3 +148,13 @@ def test_submessages_are_cut_out_in_order_whatever_stands_between() -> None:
     for broken in (data[:-1], b"\x0b", b"\x0a", b"\x80", b"\x15\0"):
         with pytest.raises(WireError):
             list(submessages(memoryview(broken), 1))
+
+
+def test_a_packed_stream_of_zeros_comes_out_in_pieces() -> None:
+    """A few kilobytes that unpack to 64 MiB never do so at once."""
+    for packed in (zstandard.ZstdCompressor().compress(bytes(64 << 20)), gzip.compress(bytes(64 << 20), 1)):
+        whole = largest = 0
+        for chunk in inflated([packed]):
+            whole, largest = whole + len(chunk), max(largest, len(chunk))
+        assert whole == 64 << 20
+        assert largest <= 32 << 20

@@ -18,7 +18,10 @@ _LARGEST_PROTOBUF = 2**31 - 1
 """Protobuf itself allows no larger message: a longer length means that the bytes are something else."""
 MAX_LINE_BYTES = 4 * MAX_MESSAGE_BYTES
 """JSON makes a usual event seven times as large, but what makes an event long (arguments, environments) hardly."""
-_SNIFF_BYTES = 2
+_BLANK = b" \t\r\n"
+_SNIFFED = 2
+"""Bytes that tell a recording from JSON, behind blank ones; more than `_SNIFF_LIMIT` of those are no export."""
+_SNIFF_LIMIT = 4096
 
 
 class Rejected(NamedTuple):
@@ -49,7 +52,7 @@ class Decoder(Protocol):
 
 def decoder_for(head: bytes) -> Decoder:
     """Choose by the first bytes. `{"` starts no recording: as protobuf it would be a field 4, which no event has."""
-    return JsonLines() if head.lstrip(b" \t\r\n").startswith((b'{"', b"{ ")) else DelimitedMessages()
+    return JsonLines() if head[:_SNIFF_LIMIT].lstrip(_BLANK).startswith((b'{"', b"{ ")) else DelimitedMessages()
 
 
 def decoded(chunks: Iterable[bytes]) -> Iterator[tuple[list[bytes], Rejected]]:
@@ -58,7 +61,7 @@ def decoded(chunks: Iterable[bytes]) -> Iterator[tuple[list[bytes], Rejected]]:
     head = b""
     for chunk in waiting:
         head += chunk
-        if len(head) >= _SNIFF_BYTES:
+        if len(head) >= _SNIFF_LIMIT or len(head.lstrip(_BLANK)) >= _SNIFFED:
             break
     decoder = decoder_for(head)
     for chunk in itertools.chain((head,), waiting):

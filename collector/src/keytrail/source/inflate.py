@@ -13,7 +13,9 @@ from typing import Any
 from keytrail.domain.errors import RecordingError
 
 CHUNK = 16 * 1024
-"""Small, since a recording's chunk may inflate to several hundred times its size."""
+_PACKED = 512
+"""Bytes that are unpacked at once. zstd writes 128 KiB of the same byte in four: a chunk of somebody's making would
+come out as 512 MiB, these as 16."""
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
@@ -48,12 +50,13 @@ def inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
         if len(head) >= len(_ZSTD_MAGIC):
             break
     chunks = itertools.chain((head,), waiting)
+    pieces = (chunk[at : at + _PACKED] for chunk in chunks for at in range(0, len(chunk), _PACKED))
     if head.startswith(_ZSTD_MAGIC):
         zstandard = zstandard_module()
         decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-        yield from _decompressed(decompressor.decompressobj, zstandard.ZstdError, chunks)
+        yield from _decompressed(decompressor.decompressobj, zstandard.ZstdError, pieces)
     elif head.startswith(_GZIP_MAGIC):
-        yield from _decompressed(lambda: zlib.decompressobj(_GZIP_WINDOW), zlib.error, chunks)
+        yield from _decompressed(lambda: zlib.decompressobj(_GZIP_WINDOW), zlib.error, pieces)
     else:
         yield from chunks
 
