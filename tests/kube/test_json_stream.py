@@ -52,6 +52,14 @@ def test_a_list_comes_out_whole(
     assert reader.metadata == metadata
 
 
+@pytest.mark.parametrize("number", [b"12", b"-1.5e+9", b"true"])
+def test_a_number_beside_the_items_may_be_cut(number: bytes) -> None:
+    """A number of which only the first digits have come is not taken for a whole one."""
+    document = b'{"count":' + number + b',"items":[{"a":1}]}'
+    for at in range(len(document)):
+        assert list(ListReader([document[:at], document[at:]])) == [{"a": 1}]
+
+
 def test_a_list_may_have_no_items() -> None:
     """A null in place of the items is an empty list, as Go writes one."""
     reader = ListReader([b'{"items":null,"metadata":{"resourceVersion":"1"}}'])
@@ -60,7 +68,11 @@ def test_a_list_may_have_no_items() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"<html>", b"[]", b'{"items":[{"a":1},', b'{"items":[1]}', b'{"items":[{}]', b'{"a" 1}']
+    "data",
+    [
+        *(b"", b"<html>", b"[]", b'{"items":[{"a":1},', b'{"items":[1]}', b'{"items":[{}]', b'{"a" 1}', b'{"a":1'),
+        *(b'{"metadata":7}', b'{"items":' + b"[" * 100_000, b'{"a":' * 100_000),
+    ],
 )
 def test_what_is_no_list_is_refused(data: bytes) -> None:
     """A list that is cut off, or no list, is an error: its missing items must not count as deleted."""
@@ -68,7 +80,7 @@ def test_what_is_no_list_is_refused(data: bytes) -> None:
         list(ListReader([data]))
 
 
-@pytest.mark.parametrize("line", [b"<html>\n", b"[1]\n", b"\xff\xfe\n"])
+@pytest.mark.parametrize("line", [b"<html>\n", b"[1]\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n"])
 def test_what_is_no_object_is_refused(line: bytes) -> None:
     """A line that is no JSON object is an error, whose text quotes nothing of it."""
     with pytest.raises(KubeError, match="no JSON object"):

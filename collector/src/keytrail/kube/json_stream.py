@@ -17,6 +17,7 @@ Json = dict[str, Any]
 LONGEST: Final = 8 << 20
 """Bytes of one object. etcd takes no more than 1.5 MiB of one, which JSON spells with up to three times as many."""
 _decode_json = json.JSONDecoder().raw_decode
+_OF_NUMBERS = "0123456789+-.eE"
 
 
 def objects_of_lines(pieces: Iterable[bytes]) -> Iterator[Json]:
@@ -38,7 +39,7 @@ def objects_of_lines(pieces: Iterable[bytes]) -> Iterator[Json]:
 def _object(line: bytes) -> Json:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise KubeError("the API server sent something that is no JSON object")
@@ -66,7 +67,7 @@ class ListReader:
             if name == "items" and not self._next_is_null():
                 yield from self._items()
             elif name == "metadata":
-                self.metadata = self._value()
+                self.metadata = _object_of(self._value())
             else:
                 self._value()
             self._skip_comma()
@@ -74,10 +75,7 @@ class ListReader:
     def _items(self) -> Iterator[Json]:
         self._take("[")
         while not self._next_is("]"):
-            item = self._value()
-            if not isinstance(item, dict):
-                raise _no_list()
-            yield item
+            yield _object_of(self._value())
             self._skip_comma()
         self._take("]")
 
@@ -127,11 +125,23 @@ class ListReader:
         self._peek()
         while True:
             try:
-                value, self._at = _decode_json(self._text, self._at)
+                value, end = _decode_json(self._text, self._at)
             except ValueError:
                 self._more()
+            except RecursionError:
+                raise _no_list() from None
             else:
-                return value
+                # Of all values a number alone does not show where it ends.
+                if not isinstance(value, int | float) or self._text[end:].strip(_OF_NUMBERS):
+                    self._at = end
+                    return value
+                self._more()
+
+
+def _object_of(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise _no_list()
+    return value
 
 
 def _no_list() -> KubeError:
