@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements/dev.txt
 
-.PHONY: help demo test lint fmt bench test-cluster proto lock clean
+FUZZ_VENV ?= .venv-fuzz
+FUZZ_STAMP := $(FUZZ_VENV)/.installed
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+
+.PHONY: help demo test lint fmt bench fuzz test-cluster proto lock clean
 
 help:
 	@echo "make demo          a recorded Tetragon stream through the collector into an OTLP receiver, on screen"
 	@echo "make test          lint, types, import contracts and the tests (under three minutes on two cores)"
 	@echo "make lint | fmt    only the checks | format the code"
 	@echo "make bench         throughput, latency, growth and memory, as ratios within one run"
+	@echo "make fuzz          coverage-guided fuzzing of all that reads bytes from outside, a minute each (FUZZ_SECONDS=60)"
 	@echo "make test-cluster  the tests against real components: Kubernetes, OpenTelemetry Collector, Loki (needs Go)"
 	@echo "make proto | lock  regenerate Tetragon's message modules | requirements/*.txt"
 
@@ -41,6 +47,17 @@ fmt: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python tests/bench/run.py
 
+# FUZZ_TARGETS="http2 redact" runs only these. CONTRIBUTING.md says what each asserts, and how to repeat a crash.
+fuzz: $(FUZZ_STAMP)
+	PYTHONPATH=tests:collector/src $(FUZZ_VENV)/bin/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+# An environment of its own: the fuzzer has wheels for less than Keytrail runs on.
+$(FUZZ_STAMP): requirements/fuzz.txt
+	$(PYTHON) tests/fuzz/interpreter.py
+	test -x $(FUZZ_VENV)/bin/python || $(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary atheris --require-hashes -r requirements/fuzz.txt
+	touch $(FUZZ_STAMP)
+
 # Real components, built once into ~/.cache/keytrail-tests (or KEYTRAIL_TEST_CACHE): the first time takes many minutes.
 test-cluster: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python -m support.components build
@@ -58,6 +75,7 @@ lock:
 	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo --extra operator -o requirements/image.txt
 	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo --extra kubernetes --extra operator --group dev requirements/build.in -o requirements/dev.txt
 	$(UV) pip compile $(LOCKFLAGS) requirements/build.in -o requirements/build.txt
+	$(UV) pip compile $(LOCKFLAGS) pyproject.toml --extra demo requirements/fuzz.in -o requirements/fuzz.txt
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(FUZZ_VENV) .fuzz build dist

@@ -4,7 +4,7 @@ import random
 import resource
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 from hpack import Encoder
@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keytrail.source import http2_frames as h2
-from keytrail.source.http2_answer import HEADERS_LIMIT
-from keytrail.source.http2_frames import Http2Error, frame
-from keytrail.source.http2_receiver import Receiver
+from keytrail.source.http2_frames import frame
 from source.http2_bytes import BODY, ENDS, HEAD, HELLO, LIMIT, chopped, data, message, trailers
+from source.http2_outcome import Outcome
 
 VALID = (
     BODY
@@ -30,41 +29,6 @@ BOMB = Encoder().encode([("x", "y" * 4_000)], huffman=False) + b"\xbe" * 12_000
 """A header of 4,000 bytes, and 12,000 times the same by its number in HPACK's table: 48 MB in one frame."""
 Piece = tuple[list[bytes], list[bytes]]
 """Frames, and the messages that they are."""
-
-
-class Outcome:
-    """What becomes of a stream: its messages, its end or error, and what was skipped; memory is bounded on the way."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        receiver = Receiver(LIMIT)
-        self.messages: list[bytes] = []
-        self.fault = ""
-        self.chunks = 0
-        for chunk in chunks:
-            self.chunks += 1
-            receiver.to_send.clear()
-            try:
-                receiver.receive(chunk, self.messages)
-            except Http2Error as error:
-                self.fault = str(error)
-                break
-            assert len(receiver._rest) < h2.FRAME_LIMIT + 9
-            assert len(receiver._cutter._body) <= LIMIT
-            assert len(receiver._block or b"") <= HEADERS_LIMIT
-            assert len(receiver.to_send) <= 2 * len(chunk) + 60
-            if receiver.status is not None:
-                break
-        self.status = receiver.status
-        self.too_large = receiver.take_too_large()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Outcome) and self._parts == other._parts
-
-    __hash__ = None  # type: ignore[assignment]  # what is compared by value and changes has none
-
-    @property
-    def _parts(self) -> tuple[object, ...]:
-        return self.messages, self.fault, self.status, self.too_large
 
 
 class Grammar:

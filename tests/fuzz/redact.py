@@ -1,0 +1,58 @@
+"""The redactor: never an exception, the same text when it is redacted twice, and no credential left that has a shape.
+
+A credential is put between any two characters of any text, as a word of its own, and must be gone from what comes out.
+"""
+
+from collections.abc import Iterator
+from random import Random
+
+from fuzz.feed import Feed
+from keytrail.decode.named_secrets import PROGRAMS
+from keytrail.decode.redact import Redactor, text_credentials
+from support.canaries import RECOGNISABLE, generate
+from support.recordings import decoded_once
+
+WORDS = (
+    *(b"--password ", b"password=", b"PASSWORD:", b"Authorization: Bearer ", b"Cookie: ", b"-u ops:", b"://u:p@"),
+    *(b"?sig=", b"identified by ", b"\\x", b"%25", b"%41", b"-----BEGIN PRIVATE KEY-----", b"-----END", b"[redacted]"),
+    *(b"${", b"$(", b"sk-", b"ghp_", b"AKIA", b"eyJ", b"xoxb-", b"\\u00", b"''", b'""', b'\\"', b"sh -c '", b"sha256-"),
+    *(b"AAAAB3NzaC1", b"mysql -p", b" -c ", b"=", b"\n"),
+)
+SHAPED = (
+    *("aws-access-key-id", "github-personal", "gitlab-personal", "slack-bot", "openai-project", "anthropic", "jwt"),
+    *("stripe-live", "google-api", "npm", "sendgrid", "vault", "huggingface", "digitalocean"),
+)
+"""Credentials with a prefix of their own: to be found wherever they stand."""
+_PROGRAMS = ("", "", "", *sorted(PROGRAMS))
+_redact = Redactor().redact
+
+
+def seeds() -> Iterator[bytes]:
+    """Yield command lines of the recordings, and of generated credentials in each wrapping."""
+    lines = {event.process.arguments[:400]: None for event in decoded_once("policy-library") if event.process.arguments}
+    for line in list(lines)[:60]:
+        yield b"\x00\x00\x09" + line.encode()
+    for number, canary in enumerate(generate(1, 150)):
+        yield bytes((number % 256, 0, 1)) + canary.text.encode()
+
+
+def check(data: bytes) -> None:
+    """Redact a text, the result once more, and the text with a credential in it."""
+    feed = Feed(data)
+    program, at = _PROGRAMS[feed.below(len(_PROGRAMS))], feed.number(2)
+    content = feed.rest()
+    text_credentials(content)
+    text = content.decode("utf-8", "surrogateescape")
+    once, _ = _redact(text, program)
+    assert _redact(once, program)[0] == once, "another text when it is redacted twice"
+    canary = shaped(data)
+    at %= len(text) + 1
+    shown, names = _redact(f"{text[:at]} {canary} {text[at:]}", program)
+    assert canary not in shown, "a credential was left"
+    assert names, "a credential without a name"
+
+
+def shaped(data: bytes) -> str:
+    """Make a credential that cannot be in the input: it depends on all of it."""
+    rng = Random(data)  # noqa: S311 - reproducible
+    return RECOGNISABLE[rng.choice(SHAPED)](rng)
