@@ -9,11 +9,19 @@ from keytrail.source.http2_receiver import Receiver
 from source.http2_bytes import LIMIT
 
 
+class Plodder(Receiver):
+    """The reader without its quick path: every frame is taken the long way."""
+
+    def _take_plain(self, _data: bytes, position: int, _messages: list[bytes]) -> int:
+        """Take none."""
+        return position
+
+
 class Outcome:
     """What becomes of a stream: its messages, its end or error, and what was skipped; memory is bounded on the way."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        receiver = Receiver(LIMIT)
+    def __init__(self, chunks: Iterable[bytes], receiver: Receiver | None = None) -> None:
+        receiver = receiver or Receiver(LIMIT)
         self.messages: list[bytes] = []
         self.fault = ""
         self.chunks = 0

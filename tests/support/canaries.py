@@ -128,7 +128,7 @@ NAMED: dict[str, Callable[[Random], str]] = {
 }
 """Credentials that only their surroundings give away: a digest, an id or a word could read the same."""
 
-_ENCODED = {
+ENCODED = {
     "plain": lambda value, _: f"--verbose {value} /srv/data",
     "path": lambda value, _: f"/srv/cache/{value}/data.json",
     "base64": lambda value, _: f"-c echo {_b64(value)} | base64 -d",
@@ -142,6 +142,7 @@ _ENCODED = {
     "single-quotes": lambda value, random: f"-c run {_split(value, random, chr(39))} now",
     "escaped": lambda value, _: f"-c printf '{''.join(f'{chr(92)}x{byte:02x}' for byte in value.encode())}'",
 }
+"""What hides a credential that shows what it is: each is to be seen through wherever it stands."""
 _USED = {
     "environment": lambda value, _: f'-c "export SERVICE_TOKEN={value}; run --fast"',
     "option": lambda value, _: f"--host db.example --password {value} --port 5432",
@@ -172,7 +173,7 @@ _USED = {
 def generate(seed: int, count: int) -> list[Canary]:
     """Make `count` canaries, every shape in turn, each in a wrapping that its shape allows."""
     random = Random(seed)  # noqa: S311 - the same credentials on every run
-    shapes = [(name, make, {**_ENCODED, **_USED}) for name, make in RECOGNISABLE.items()]
+    shapes = [(name, make, {**ENCODED, **_USED}) for name, make in RECOGNISABLE.items()]
     shapes += [(name, make, _USED) for name, make in NAMED.items()]
     made = []
     for index in range(count):
