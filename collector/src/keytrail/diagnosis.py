@@ -220,9 +220,7 @@ def _policies(seen: Observed) -> Check:
         return Check("policies", Verdict.WARNING, "; ".join(broken), (("here", f"keytrail policies delete {names}"),))
     if not seen.policies:
         found = "none is loaded: executions are seen, connections are not"
-        return Check(
-            "policies", Verdict.WARNING, found, (("here", "keytrail policies load tcp-connect"),)
-        )
+        return Check("policies", Verdict.WARNING, found, (("here", "keytrail policies load tcp-connect"),))
     return Check("policies", Verdict.OK, ", ".join(f"{name} {state}" for name, state, _ in seen.policies))
 
 
