@@ -4,6 +4,7 @@ A credential is put between any two characters of any text, as words of its own,
 encode, escape and quote it, and must be gone from what comes out, in each of its forms.
 """
 
+import re
 from collections.abc import Iterator
 from random import Random
 
@@ -25,6 +26,8 @@ SHAPED = (
 )
 """Credentials with a prefix of their own: to be found wherever they stand."""
 _PROGRAMS = ("", "", "", *sorted(PROGRAMS))
+_ESCAPE = re.compile(r"\\+x([0-9a-f]{2})")
+_QUOTES = re.compile(r"""["'`\\]""")
 _redact = Redactor().redact
 
 
@@ -50,8 +53,14 @@ def check(data: bytes) -> None:
     wrapping = rng.choice(sorted(ENCODED))
     at %= len(text) + 1
     shown, names = _redact(f"{text[:at]} {ENCODED[wrapping](value, rng)} {text[at:]}", program)
-    assert not any(form in shown for form in Canary(value, "", "", "").forms()), f"a credential was left: {wrapping}"
+    forms = (value[: len(value) // 2], value[len(value) // 2 :], *Canary(value, "", "", "").forms())
+    assert not any(form in seen for seen in (shown, _unquoted(shown)) for form in forms), f"left: {wrapping}"
     assert names, "a credential without a name"
+
+
+def _unquoted(text: str) -> str:
+    """Read a text as a shell does."""
+    return _QUOTES.sub("", _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text))
 
 
 def shaped(data: bytes) -> str:
