@@ -142,7 +142,7 @@ class Pipeline:
     def finish(self) -> None:
         """End of the stream: repeats that were held back get their summaries."""
         if self._enricher is not None:
-            self._judge(self._enricher.flush(), Counter(), Counter())
+            self._judge(self._enricher.flush(), {}, {})
         if self._rules is not None:
             findings = self._rules.flush()
             self._records.count_held_back(self._rules)
@@ -150,8 +150,8 @@ class Pipeline:
         self._records.flush()
 
     def _decide(self, batch: Batch) -> None:
-        undecodable: Counter[str] = Counter()
-        dropped: Counter[str] = Counter()
+        undecodable: dict[str, int] = {}
+        dropped: dict[str, int] = {}
         last_ns = self._decoder.last_ns
         decoded = self._decoded(batch.messages, undecodable)
         if batch.backfilled:  # the clock of library loads, which have none of their own, stays that of the stream
@@ -172,7 +172,7 @@ class Pipeline:
             events = self._enricher.process(events, time.monotonic_ns())
         self._judge(events, undecodable, dropped)
 
-    def _decoded(self, messages: Sequence[bytes], undecodable: Counter[str]) -> list[Event]:
+    def _decoded(self, messages: Sequence[bytes], undecodable: dict[str, int]) -> list[Event]:
         """Decode, and count what cannot be."""
         decoded: list[Event] = []
         decode, add = self._decoder.decode, decoded.append
@@ -181,14 +181,14 @@ class Pipeline:
             if isinstance(event, DecodedEvent):
                 add(event)
             else:
-                undecodable[event.reason] += 1
+                undecodable[event.reason] = undecodable.get(event.reason, 0) + 1
         return decoded
 
-    def _judge(self, events: list[Event], undecodable: Counter[str], dropped: Counter[str]) -> None:
+    def _judge(self, events: list[Event], undecodable: dict[str, int], dropped: dict[str, int]) -> None:
         """Attribute events, look at them, hand them on. They count as received now: so far they were on their way."""
         if self._placed is not None:
             kept = [event for event in events if self._placed(event)]
-            dropped[DropReason.FILTERED] += len(events) - len(kept)
+            dropped[DropReason.FILTERED] = dropped.get(DropReason.FILTERED, 0) + len(events) - len(kept)
             events = kept
         records = self._records
         records.expect(len(events))
@@ -205,7 +205,7 @@ class Pipeline:
                 records.findings(found)
         if self._rules is not None:
             records.count_held_back(self._rules)
-        self._accounting.events(Counter(map(_KIND, events)), undecodable, +dropped)
+        self._accounting.events(Counter(map(_KIND, events)), undecodable, dropped)
 
 
 def _nothing(_event: Event) -> Sequence[Finding]:

@@ -55,12 +55,14 @@ class Records:
 
     def __init__(self, outputs: Outputs, accounting: Accounting) -> None:
         self._outputs = outputs
+        self._every = tuple(outputs.every)
         self._accounting = accounting
         self._held_back = (0, 0)
 
     def expect(self, events: int) -> None:
         """So many events follow."""
-        self._accounting.made(events * len(self._outputs.events))
+        if outputs := self._outputs.events:
+            self._accounting.made(events * len(outputs))
 
     def event(self, event: Event) -> None:
         """Hand over an event as soon as it is decided on: a later one may teach more about its process."""
@@ -87,7 +89,7 @@ class Records:
 
     def flush(self) -> None:
         """Tell all outputs that the stream pauses."""
-        for output in self._outputs.every:
+        for output in self._every:
             output.flush()
 
     def count_held_back(self, rules: Engine) -> None:

@@ -38,10 +38,9 @@ class Accounting:
     def events(self, by_kind: Mapping[str, int], undecodable: Mapping[str, int], dropped: Mapping[str, int]) -> None:
         """Account for one batch: what became of each message in it."""
         with self._lock:
-            self._by_kind.update(by_kind)
-            self._undecodable.update(undecodable)
-            self._dropped.update(dropped)
-            self._received += sum(by_kind.values()) + sum(undecodable.values()) + sum(dropped.values())
+            self._received += (
+                _add(self._by_kind, by_kind) + _add(self._undecodable, undecodable) + _add(self._dropped, dropped)
+            )
 
     def lost_before_decode(self, count: int, reason: DropReason | Undecodable) -> None:
         """Account for messages that were received and never reached decode."""
@@ -120,3 +119,13 @@ class Accounting:
         for (rule, severity), count in sorted(self._findings.items()):
             by_rule.setdefault(rule, {})[severity] = count
         return by_rule
+
+
+def _add(counter: Counter[str], counts: Mapping[str, int]) -> int:
+    """Add counts, of which some may be 0, and return their sum. `Counter.update` first finds out what it was given."""
+    total = 0
+    for key, count in counts.items():
+        if count:
+            counter[key] += count
+            total += count
+    return total
