@@ -166,6 +166,16 @@ _USED = {
         f"https://api.example.org/v1/items?limit=5&access_token={quote(value, safe='')}&page=2"
     ),
     "connection-string": lambda value, _: f"Server=db.example;User Id=app;Password={value};Encrypt=true",
+    "element": lambda value, _: f"<user><name>ops</name><password>{value}</password></user>",
+    "env-of-a-container": lambda value, _: f'-p {{"env":[{{"name":"DB_PASSWORD","value":"{value}"}}]}}',
+    "yaml-block": lambda value, _: f"user: ops\npassword: |\n  {value}\nhost: db\n",
+    "call": lambda value, _: f"-c \"client.set_password('{value}'); client.run()\"",
+    "setting": lambda value, _: f"config set db.password {value}",
+    "login": lambda value, _: f'-c "docker login -u ops -p {value} registry.example"',
+    "literal": lambda value, _: f'-c "kubectl create secret generic db --from-literal=db={value}"',
+    "piped": lambda value, _: f"-c \"echo '{value}' | sudo -S id\"",
+    "here-string": lambda value, _: f"-c \"chpasswd <<< 'ops:{value}'\"",
+    "from-a-document": lambda value, _: f"—password\N{NO-BREAK SPACE}{value} ‑‑yes",  # noqa: RUF001 - dashes of a document
     "url-encoded-form": lambda value, _: f"--data user%3Dops%26password%3D{quote(value, safe='')}",
 }
 

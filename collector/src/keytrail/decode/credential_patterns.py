@@ -33,6 +33,7 @@ SHAPES: tuple[tuple[str, bytes], ...] = (
     ("slack-token", rb"xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{20,}|xoxe\.xox[bp]-\d-[A-Za-z0-9]{50,}"),
     ("slack-webhook", rb"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/]{20,}"),
     ("discord-webhook", rb"discord(?:app)?\.com/api/webhooks/\d{10,}/[\w-]{30,}"),
+    ("password-hash", rb"\$(?:[156y7]|gy|apr1|2[abxy]|argon2(?:id|i|d))\$[\w./$=,+-]{20,}"),
     ("telegram-token", rb"\b\d{8,10}:[\w-]{35,}"),
     ("anthropic-key", rb"sk-ant-[\w-]{16,}"),
     ("openrouter-key", rb"sk-or-v1-[0-9a-f]{40,}"),
@@ -93,16 +94,18 @@ OPEN_TO_THE_LEFT = frozenset({"azure-client-secret", "terraform-token"})
 any character, would make the automaton of all shapes grow with every text it sees."""
 
 SECRET_WORD = (
-    rb"pass(?:w(?:or)?d|phrase|code|in|out)?|pwd|secret|token|key|credential|auth|bearer|cookie|session|signature|sig"
-    rb"|jwt|dsn|sas|connection[_-]?string|connstr"
+    rb"pass(?:w(?:or)?d|phrase|code|in|out)?|pwd?|psk|secret|token|key|cred|auth|bearer|cookie|session|signature|sig"
+    rb"|jwt|dsn|sas|connection[_-]?string|connstr|mnemonic|kennwort"
 )
 """Cheap first test of a name, without regard to case; `is_secret_name` decides."""
 
 _SECRETS = frozenset({
-    "password", "passwd", "passphrase", "passcode", "pass", "passin", "passout", "pwd", "secret", "secrets", "token",
-    "credential", "credentials", "apikey", "accesskey", "secretkey", "privatekey", "authkey", "jwt", "bearer",
+    "password", "passwords", "passwd", "passphrase", "passcode", "pass", "passin", "passout", "pwd", "pw", "psk",
+    "secret", "secrets", "token", "credential", "credentials", "cred", "creds", "apikey", "accesskey", "secretkey",
+    "privatekey", "authkey", "jwt", "bearer", "mnemonic", "passwort", "kennwort",
 })  # fmt: skip
-_SECRET_ENDINGS = ("password", "passwd", "passphrase", "apikey", "secretkey", "accesskey", "secret", "token")
+_SECRET_ENDINGS = ("password", "passwd", "passphrase", "pass", "apikey", "secretkey", "accesskey", "secret", "token")
+_NO_ENDINGS = frozenset({"bypass", "compass", "encompass", "overpass", "surpass", "trespass", "underpass"})
 _KEY_OWNERS = frozenset({
     "api", "access", "secret", "account", "private", "auth", "authorization", "encryption", "signing", "signature",
     "master", "license", "licence", "service", "shared", "storage", "subscription", "app", "application", "client",
@@ -127,14 +130,16 @@ _HARMLESS_STARTS = frozenset({
     "max", "min", "num", "no", "without", "disable", "skip", "enable", "use", "allow", "require", "has", "is", "xdg",
     "keyboard",
 })  # fmt: skip
-_PUBLIC = frozenset({"public", "pub", "gpg", "foreign", "nopasswd"})
+_PUBLIC = frozenset({"public", "pub", "gpg", "foreign", "existing", "nopasswd"})
 _QUERY_SECRETS = frozenset({
     "sig", "signature", "key", "code", "auth", "authorization", "session", "sid", "sessionid", "sas", "hmac", "pin",
     "otp", "ticket", "assertion", "samlresponse",
 })  # fmt: skip
-_HEADER_SECRETS = frozenset({"cookie", "cookies", "auth", "signature", "session", "dsn"})
+_HEADER_SECRETS = frozenset(
+    {"cookie", "cookies", "auth", "signature", "session", "sessionid", "jsessionid", "phpsessid", "dsn"}
+)
 _CONNECTION = ("connectionstring", "connstr")
-_WORKING_DIRECTORIES = frozenset({"pwd", "oldpwd"})
+WORKING_DIRECTORIES = frozenset({"pwd", "oldpwd"})
 
 _SET_MEMORY = 32 << 20  # bytes: the automaton of all shapes on text that it never saw
 _WORDS = re2.compile(r"[A-Z]+[a-z]*|[a-z]+|[0-9]+")
@@ -187,7 +192,7 @@ def is_secret_name(name: str) -> bool:
         words.pop()
     if (
         not words
-        or name.lower() in _WORKING_DIRECTORIES
+        or name.lower() in WORKING_DIRECTORIES
         or words[0] in _HARMLESS_STARTS
         or words[-1] in _HARMLESS_ENDINGS
         or _PUBLIC.intersection(words)
@@ -195,7 +200,7 @@ def is_secret_name(name: str) -> bool:
         return False
     return (
         not _SECRETS.isdisjoint(words)
-        or words[-1].endswith(_SECRET_ENDINGS)
+        or (words[-1].endswith(_SECRET_ENDINGS) and words[-1] not in _NO_ENDINGS)
         or any(key == "key" and owner in _KEY_OWNERS for owner, key in pairwise(words))
         or "".join(words).endswith(_CONNECTION)
     )
@@ -204,7 +209,7 @@ def is_secret_name(name: str) -> bool:
 def is_secret_field(name: str) -> bool:
     """As `is_secret_name`, for headers and fields that are followed by a colon or an equals sign."""
     words = words_of(name)
-    return bool(words) and (words[-1] in _HEADER_SECRETS or is_secret_name(name))
+    return bool(words) and (words[-1] in _HEADER_SECRETS or words == ["pwd"] or is_secret_name(name))
 
 
 def is_secret_parameter(name: str) -> bool:

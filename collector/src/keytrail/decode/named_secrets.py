@@ -1,7 +1,8 @@
-"""Secrets that are known by what stands before them: option, variable, field, header, URL, program.
+"""Secrets that are known by what stands before them: option, variable, field, element, header, URL, statement.
 
 In: bytes of a command line, path or HTTP head. Out: spans (start, end, name of the finding) of the values alone, so
-that a reader still sees which option or header it was. Must not know what a provider's keys look like. Next: `redact`.
+that a reader still sees which option or header it was. Must not know what a provider's keys look like, nor programs and
+what these take secrets by, which `program_secrets` does. Next: `redact`.
 
 An agent joins arguments by spaces and puts double quotes round one that holds a space, without escaping the quotes in
 it. A command line can't be split back, so a value's end is a matter of what opened it.
@@ -12,6 +13,7 @@ from typing import Any
 
 from keytrail.decode.credential_patterns import (
     SECRET_WORD,
+    WORKING_DIRECTORIES,
     compiled,
     is_secret_field,
     is_secret_name,
@@ -22,11 +24,13 @@ from keytrail.decode.credential_patterns import (
 Span = tuple[int, int, str]
 Match = Any  # re2 has no type for it
 
+_USER = rb"(?:-u|--user|-U|--proxy-user|--login|--userpwd)"
+
 TRIGGER = (
     rb"(?:"
     + SECRET_WORD
-    + rb""")[\w.-]*["'`\\\]]*[\s,:=]|identified|requirepass|masterauth|sshpass|mysql|mariadb|redis-|ldap"""
-    rb"""|:\S+@|[?&][\w.\-\[\]]+=|(?:^|[\s"'])(?:-u|--user|--proxy-user)[\s=]*\S+:"""
+    + rb""")[\w.-]*["'`\\\]]*[\s,:=>(})]|identified|requirepass|masterauth|:\S+@|[?&][\w.\-\[\]]+="""
+    rb"""|(?:^|[\s"'])""" + _USER + rb"[\s=]*\S+:"
 )
 """Without regard to case: where this is not found, `find` finds nothing."""
 
@@ -35,10 +39,21 @@ _NAME = rb"[\w.-]*(?:" + SECRET_WORD + rb")[\w.-]*"
 _SCHEME = (
     rb"(?:bearer|basic|token|digest|negotiate|apikey|api-key|key|jwt|bot|ssws|splunk|geniekey|oauth|aws4-hmac-sha256)"
 )
-_EQUALS = rb"""\\*["'`]?\]?\s{0,4}(?:=>|:=|==?|:)\s{0,4}"""
+_EQUALS = rb"""\\*["'`]?\]?\s*(?:[=-]>|:=|==?|:)\s*"""
 
-_FIELD = compiled(rb"(" + _NAME + rb")" + _EQUALS + rb"(?:" + _SCHEME + rb"\s+)?", ignore_case=True)
-_OPTION = compiled(rb"""(?:^|[\s"'`=,(\[])(--?""" + _NAME + rb""")\\*["'`]?(?:\s+|,\s*)""", ignore_case=True)
+_FIELD = compiled(rb"(" + _NAME + rb")" + _EQUALS + rb"(?:([|>][+-]?\s*\n\s*)|" + _SCHEME + rb"\s+)?", ignore_case=True)
+_ELEMENT = compiled(rb"<(" + _NAME + rb")(?:\s[^<>]*)?>(?:<!\[CDATA\[)?([^<]+?)(?:\]\]>|<|$)", ignore_case=True)
+_ARGUMENT = compiled(rb"(" + _NAME + rb""")\(\s*(\\*["'])""", ignore_case=True)
+# A variable in a container's spec, a setting in XML: its name and its value are two fields.
+_NAME_FIELD = rb"""\b(?:name|key)\\*["']?\s*[:=]\s*\\*["']?(""" + _NAME + rb""")\\*["']?"""
+_VALUE_FIELD = rb"""\bvalue\\*["']?\s*[:=]\s*"""
+_NAMED = compiled(_NAME_FIELD + rb"""[\s,;]+\\*["']?""" + _VALUE_FIELD, ignore_case=True)
+_VALUED = compiled(_VALUE_FIELD + rb"""(\\*["'][^"']*["']|[^\s"',]+)[\s,;]+\\*["']?""" + _NAME_FIELD, ignore_case=True)
+_SETTING = compiled(
+    rb"\b(?:set|setx|setenv|config|--global|--system)\s+(?:--?[a-z][\w-]*\s+)?(?:[^\s\"']*[:/])?(" + _NAME + rb")\s+",
+    ignore_case=True,
+)
+_OPTION = compiled(rb"""\B(--?""" + _NAME + rb""")\\*["'`]?(?:\s+|,\s*)""", ignore_case=True)
 _HEADER = compiled(
     rb"(?:proxy-)?(?:authorization|(?:set-)?cookie)"
     rb"""\\*["'`]?\s{0,4}[:=]\s{0,4}\\*(["'`]?)((?:""" + _SCHEME + rb"\s+)?)",
@@ -48,24 +63,13 @@ _BEARER = compiled(rb"\bbearer\s+([\w.~+/=-]{16,})", ignore_case=True)
 _PARAMETER = compiled(rb"""[?&]([\w.\-\[\]]+)=([^&#\s"'\\<>]+)""")
 _USERINFO = compiled(rb"""[A-Za-z][A-Za-z0-9+.-]*://([^\s/?#"'<>]*)@|://([^\s:/@"'\[]*:[^\s@"']+)@""")
 _BARE_USERINFO = compiled(
-    rb"""(?:^|[\s"'=])([\w.-]{1,64}:[^\s:@/"']{4,})@([\w.-]+)|[\w.-]+:([^\s"']+)@(?:tcp|udp|unix)\("""
+    rb"""(?:^|[\s"'=]|//|[A-Za-z]/)([\w.-]{1,64}:[^\s:@/"']{4,})@([\w.-]+)|[\w.-]+:([^\s"']+)@(?:tcp|udp|unix)\(|:thin:\w+/([^\s"'@]+)@"""
 )
-_USER_OPTION = compiled(rb"""(?:^|[\s"'])(?:-u|--user|-U|--proxy-user)(?:\s*|=)\\*["']?([\w.@+-]*):""")
+_USER_OPTION = compiled(rb"""(?:^|[\s"'])""" + _USER + rb"""(?:\s*|=)\\*["']?([\w.@+-]*):""")
 _STATEMENT = compiled(
     rb"""\bidentified\s+(?:with\s+\S+\s+)?by\s+|\bpassword\s+["'](?:md5)?|\blogin\s+\S+\s+password\s+|\b(?:requirepass|masterauth)\s+""",
     ignore_case=True,
 )
-_PROGRAM = compiled(
-    rb"\b(?:sshpass\b[^;|&]*?\s-p\s*|(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump)\b[^;|&]*?\s-p"
-    rb"|(?:redis-cli|redis-benchmark)\b[^;|&]*?\s-a\s+|ldap(?:search|modify|add|whoami)\b[^;|&]*?\s-w\s+)"
-)
-
-PROGRAMS = frozenset({
-    "sshpass", "mysql", "mysqldump", "mysqladmin", "mariadb", "mariadb-dump", "redis-cli", "redis-benchmark",
-    "ldapsearch", "ldapmodify", "ldapadd", "ldapwhoami",
-})  # fmt: skip
-"""Programs whose one-letter options hold a password, by name, as `_PROGRAM` knows them."""
-
 # A quote inside a word goes on with it; one before a space, a comma or a bracket closes something opened further left.
 _JOIN = rb"""["'`\\]+[A-Za-z0-9+/=_.~!@#$%^*-]"""
 _BARE = rb"""(?:[^\s"'`\\]|""" + _JOIN + rb")+"
@@ -86,6 +90,7 @@ _REFERENCE = compiled(
     rb"|\$\(cat|\$\(<[\w./-]*\)?|\{\{?[\sA-Za-z_.]*\}\}?|%[sdrv]|<[A-Za-z_ -]+>|\*+|\.\.\.+|\[redacted\]"
     rb"|\[\^[^\]]*\]{1,2}[*+]?|\[[^\]]*\]{1,2}[*+]|\.[*+]|\\[SwW][*+]"
     rb"|@?(?:file:|fd:)?/?(?:etc|var|run|home|opt|usr|tmp|root|mnt|srv|dev|proc|secrets?|vault|config)/[\w./@:+-]*"
+    rb"|[\w./+-]+\.(?:pem|key|crt|cer|p12|pfx|jks|json|ya?ml|txt)"
     rb"|(?:file|env|fd):[\w./-]+|@?-|(?i:true|false|null|none|nil|yes|no|on|off|undefined|string)|[01]"
 )
 _QUOTES = (b'"', b"'", b"`")
@@ -93,7 +98,12 @@ _AFTER = b";,&|"
 _WINDOW = 4 << 10  # bytes in which nearly every value ends; what does not is read to its end
 _LONGEST_REFERENCE = 4 << 10  # the longest path
 _SCRIPT = compiled(rb"""-\w*c[\s=]*["'`]$""")  # what follows sh -c "... is a program, not one value
-_NEXT_OPTION = compiled(rb"--?[a-z][a-z-]*(?:=.*)?")
+_PATH = compiled(rb"""["']?(?:[/~$`.]|[A-Za-z]:\\)""")
+_DEDENTED = compiled(rb"\n[^\s]")
+_READING = ("get", "read", "load", "fetch", "find", "list", "describe", "delete", "has", "is", "check", "test")
+_NO_SETTING = (b"", b"-", b"<", b">", b"=", b"|", b"&", b";")
+_BRACKETS = {b"(": b")", b"[": b"]", b"{": b"}"}
+_NEXT_OPTION = compiled(rb"--?[a-z][A-Za-z-]*(?:=.*)?")
 
 
 def find(data: bytes) -> Iterator[Span]:
@@ -115,24 +125,31 @@ def _field(data: bytes, match: Match) -> Span | None:
     name, before = match[1].decode("latin-1"), data[max(0, match.start() - 2) : match.start()]
     if not is_secret_field(name) or before == b"//" or data.startswith(b"//", match.end()):
         return None  # //token:...@host is user-info, token://... a scheme
+    if name.lower() in WORKING_DIRECTORIES and _PATH.match(data, match.end()):
+        return None
+    if match[2]:  # YAML's block of lines: to where it is dedented, or all that is left
+        end = _DEDENTED.search(data, match.end())
+        return literal(data, match.end(), end.start() if end else len(data), "named-value")
     quote = before[-1:]
     script = _SCRIPT.search(data[max(0, match.start() - 8) : match.start()])
     if quote in _QUOTES and quote not in match[0] and not script:  # an argument such as "PASSWORD=two words"
-        return _span(data, match.end(), _closing(data, match.end(), quote), "named-value")
-    return _value(data, match.end(), "password-option" if name.startswith("-") else "named-value")
+        return literal(data, match.end(), _closing(data, match.end(), quote), "named-value")
+    span = value(data, match.end(), "password-option" if name.startswith("-") else "named-value")
+    nested = span is not None and data[match.end() - 1 : match.end()].isspace() and data[: span[1]].endswith(b":")
+    return None if nested else span  # what follows is a name itself, in a mapping below this one
 
 
 def _option(data: bytes, match: Match) -> Span | None:
     name = match[1].decode("latin-1")
     if not is_secret_name(name) and not name.lower().endswith(("-auth", "-cookie")):
         return None
-    span = _value(data, match.end(), "password-option")
+    span = value(data, match.end(), "password-option")
     return None if span is None or _NEXT_OPTION.fullmatch(data[span[0] : span[1]]) else span
 
 
 def _header(data: bytes, match: Match) -> Span | None:
     kind = "cookie-header" if b"cookie" in match[0].lower() else "authorization-header"
-    return _span(data, match.end(), _header_end(data, match.start(), match.end(), match[1]), kind)
+    return literal(data, match.end(), _header_end(data, match.start(), match.end(), match[1]), kind)
 
 
 def _header_end(data: bytes, header: int, value: int, quote: bytes) -> int:
@@ -165,7 +182,7 @@ def _userinfo(_data: bytes, match: Match) -> Span | None:
 
 
 def _bare_userinfo(_data: bytes, match: Match) -> Span | None:
-    group = 1 if match.start(1) >= 0 else 3
+    group = next(group for group in (1, 3, 4) if match.start(group) >= 0)
     if match[2] in (b"sha256", b"sha512"):  # image:tag@sha256:...
         return None
     return match.start(group), match.end(group), "url-userinfo"
@@ -174,16 +191,47 @@ def _bare_userinfo(_data: bytes, match: Match) -> Span | None:
 def _parameter(data: bytes, match: Match) -> Span | None:
     if not is_secret_parameter(match[1].decode("latin-1")):
         return None
-    return _span(data, match.start(2), match.end(2), "url-parameter")
+    return literal(data, match.start(2), match.end(2), "url-parameter")
+
+
+def _element(data: bytes, match: Match) -> Span | None:
+    if not is_secret_field(match[1].decode("latin-1")):
+        return None
+    return literal(data, match.start(2), match.end(2), "named-value")
+
+
+def _argument(data: bytes, match: Match) -> Span | None:
+    """Judge what a function is called with: `setPassword("...")`, not `get_secret("name")`."""
+    name = match[1].decode("latin-1")
+    if not is_secret_name(name) or name.lower().startswith(_READING):
+        return None
+    return value(data, match.start(2), "named-value")
+
+
+def _named(data: bytes, match: Match) -> Span | None:
+    return value(data, match.end(), "named-value") if is_secret_name(match[1].decode("latin-1")) else None
+
+
+def _valued(data: bytes, match: Match) -> Span | None:
+    return value(data, match.start(1), "named-value") if is_secret_name(match[2].decode("latin-1")) else None
+
+
+def _setting(data: bytes, match: Match) -> Span | None:
+    """Judge `config set api_token VALUE`, not `config set-credentials NAME`."""
+    name = match[1].decode("latin-1")
+    is_secret = is_secret_name(name) or name.lower().endswith("_auth")
+    if not is_secret or name.lower().startswith("set-") or data[match.end() : match.end() + 1] in _NO_SETTING:
+        return None
+    return value(data, match.end(), "named-value")
 
 
 def _user_option(data: bytes, match: Match) -> Span | None:
-    span = _value(data, match.end(), "user-option")
+    span = value(data, match.end(), "user-option")
     digits = span is not None and match[1].isdigit() and data[span[0] : span[1]].isdigit()
     return None if digits else span  # -u 1000:1000 are a user and a group
 
 
-def _value(data: bytes, position: int, kind: str) -> Span | None:
+def value(data: bytes, position: int, kind: str) -> Span | None:
     """Give the span of the value that begins here: quoted, of several quoted pieces, or up to the next space."""
     match = _VALUE.match(data, position, position + _WINDOW)
     if match is None:
@@ -192,26 +240,30 @@ def _value(data: bytes, position: int, kind: str) -> Span | None:
     if match.end() == position + _WINDOW and rest is None:
         match = _VALUE.match(data, position)
     start, end = match.span()
-    value = data[start:end]
-    opening = value.lstrip(b"\\")[:1]
+    text = data[start:end]
+    opening = text.lstrip(b"\\")[:1]
     if opening in _QUOTES:
-        closed = value.rstrip(b"\\")
-        inner = start + value.index(opening) + 1
+        closed = text.rstrip(b"\\")
+        inner = start + text.index(opening) + 1
         if closed.endswith(opening) and data.count(opening, inner, end) == 1:  # one quoted piece: its quotes stay
             start, end = inner, start + len(closed[:-1].rstrip(b"\\"))
-    elif rest and not _is_reference(value.rstrip(_AFTER)):
+    elif opening in _BRACKETS and not text.startswith(b"[redacted]"):
+        close = data.find(_BRACKETS[opening], start, start + _WINDOW)
+        end = max(end, close + 1)
+    elif rest and not _is_reference(text.rstrip(_AFTER)):
         end = start + rest.start()
-    return _span(data, start, end, kind)
+    return literal(data, start, end, kind)
 
 
-def _span(data: bytes, start: int, end: int, kind: str) -> Span | None:
+def literal(data: bytes, start: int, end: int, kind: str) -> Span | None:
+    """Give this span, unless what stands there only stands for a value."""
     if start >= end or _is_reference(data[start:end].rstrip(_AFTER)):
         return None
     return start, end, kind
 
 
-def _is_reference(value: bytes) -> bool:
-    return len(value) < _LONGEST_REFERENCE and _REFERENCE.fullmatch(value) is not None
+def _is_reference(text: bytes) -> bool:
+    return len(text) < _LONGEST_REFERENCE and _REFERENCE.fullmatch(text) is not None
 
 
 _RULES: tuple[tuple[Any, Callable[[bytes, Match], Span | None]], ...] = (
@@ -223,6 +275,10 @@ _RULES: tuple[tuple[Any, Callable[[bytes, Match], Span | None]], ...] = (
     (_BARE_USERINFO, _bare_userinfo),
     (_PARAMETER, _parameter),
     (_USER_OPTION, _user_option),
-    (_STATEMENT, lambda data, match: _value(data, match.end(), "password-statement")),
-    (_PROGRAM, lambda data, match: _value(data, match.end(), "password-option")),
+    (_ELEMENT, _element),
+    (_ARGUMENT, _argument),
+    (_NAMED, _named),
+    (_VALUED, _valued),
+    (_SETTING, _setting),
+    (_STATEMENT, lambda data, match: value(data, match.end(), "password-statement")),
 )

@@ -66,10 +66,12 @@ _ZERO = 128
 _SCORE = tuple(bytes(_pair_score(first, second) + _ZERO for second in range(256)) for first in range(256))
 
 # Long random-looking text that is public by nature: digests, UUIDs, container and machine ids, trace ids (hexadecimal),
-# integrity hashes, public SSH keys, Nix store paths. What is hexadecimal and encodes text is judged before this.
+# integrity hashes, public SSH keys, Nix store paths, the ends of Pods' names (k8s.io/apimachinery/pkg/util/rand). What
+# is hexadecimal and encodes text is judged before this.
 _PUBLIC = compiled(
     rb"(?i:[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{16,})"
     rb"|sha(?:256|384|512)-[A-Za-z0-9+/=]+|AAAA(?:[BC]3NzaC1|E2VjZHNhL)[A-Za-z0-9+/=]+|store/[0-9a-df-np-sv-z]{32}"
+    rb"|-[b-df-hj-np-tv-xz2456789]{6,10}-[b-df-hj-np-tv-xz2456789]{5}\b"
 )
 _HEX = compiled(rb"[0-9a-fA-F]+")
 _DIGEST_LENGTHS = frozenset({32, 40, 56, 64, 96, 128})

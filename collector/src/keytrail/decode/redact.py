@@ -5,9 +5,9 @@ Out: the same text with each credential replaced by a mark, and the names of wha
 which text of a process leaves decode. Must not know events or processes.
 
 Three ways of finding, each over the text as it stands, with its escapes decoded, and without its quotes: what stands
-before a value (`named_secrets`), a provider's shape (`credential_patterns`), and runs that no naming scheme would have
-made (`randomness`), among them encoded text that holds one of the other two. All patterns are RE2: linear time on text
-that an attacker wrote.
+before a value (`named_secrets`, `program_secrets`), a provider's shape (`credential_patterns`), and runs that no naming
+scheme would have made (`randomness`), among them encoded text that holds one of the other two. All patterns are RE2:
+linear time on text that an attacker wrote.
 """
 
 import base64
@@ -16,7 +16,7 @@ from binascii import Error
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from keytrail.decode import named_secrets, randomness
+from keytrail.decode import named_secrets, program_secrets, randomness, text_views
 from keytrail.decode.credential_patterns import OPEN_TO_THE_LEFT, SHAPES, compiled, compiled_set, occurs
 from keytrail.decode.named_secrets import Span
 from keytrail.decode.text_views import views
@@ -35,15 +35,14 @@ _LONGEST_START = 256
 _LINE_END = b"-----END"
 _KEY_CHARACTERS = (string.ascii_letters + string.digits + "_-~.").encode()
 
-# One pass over each text decides that none of the searches below can find anything: most command lines end here.
-_TRIGGER = occurs(
-    compiled(
-        named_secrets.TRIGGER
-        + rb"""|%[0-9a-f]{2}|\\(?:x|u00)[0-9a-f]{2}|[\w+=-]{20}|[a-z0-9+/]{38}|[\w+/=-]["'`\\]+[\w+/=-]"""
-        rb"|-----begin|eyj|xox|[sr]k_(?:live|test)_|ya29\.|hv[sbr]\.|sg\.|dp\.|\dq~|atlasv1|hooks\.slack|discord",
-        ignore_case=True,
-    )
+_TRIGGER = (
+    named_secrets.TRIGGER + b"|" + text_views.TRIGGER + rb"""|[\w+=-]{20}|[a-z0-9+/]{38}|[\w+/=-]["'`\\]+[\w+/=-]"""
+    rb"|-----begin|eyj|xox|[sr]k_(?:live|test)_|ya29\.|hv[sbr]\.|sg\.|dp\.|\dq~|atlasv1|hooks\.slack|discord"
+    rb"|\$(?:[\dgy]|2[abxy]|apr1|argon2id?)\$"
 )
+_TRIGGERED = occurs(compiled(_TRIGGER, ignore_case=True))
+# One pass over each text decides that none of the searches below can find anything: most command lines end here.
+_HINTED = occurs(compiled(_TRIGGER + b"|" + program_secrets.HINT, ignore_case=True))
 _ANY_SHAPE = compiled_set(expression for _, expression in SHAPES)
 _EACH_SHAPE = tuple((name, compiled(expression)) for name, expression in SHAPES)
 
@@ -69,10 +68,10 @@ class Redactor:
             data = text.encode()
         except UnicodeEncodeError:
             data = text.encode(errors="replace")
-        if len(data) <= LIMIT and program not in named_secrets.PROGRAMS and not _TRIGGER(data):
+        prefix = program.encode() + b" " if program in program_secrets.PROGRAMS else b""
+        if len(data) <= LIMIT and not _may_hold_something(prefix + data):
             return (text if len(data) == len(text) else data.decode()), ()
         names: dict[str, None] = {}
-        prefix = program.encode() + b" " if program in named_secrets.PROGRAMS else b""
         for _ in range(_ROUNDS):
             data = _shortened(data)
             spans = [span for span in _merged(_find(prefix + data, 0)) if span[0] >= len(prefix)]
@@ -81,6 +80,10 @@ class Redactor:
             if data == before:
                 return data.decode(errors="replace"), tuple(names)
         return MARK, tuple(names)  # text that keeps showing new credentials as others go is no text to keep
+
+
+def _may_hold_something(data: bytes) -> bool:
+    return _HINTED(data) and (_TRIGGERED(data) or program_secrets.may_find(data))
 
 
 def text_credentials(data: bytes) -> str:
@@ -104,10 +107,11 @@ def _shortened(data: bytes) -> bytes:
 def _find(data: bytes, depth: int) -> Iterator[Span]:
     """Yield all spans in the text and, mapped back, in its views. `depth` counts the encodings it was taken out of."""
     yield from named_secrets.find(data)
+    yield from program_secrets.find(data)
     yield from _shapes(data)
     rewritten = views(data)
     for view in rewritten:
-        for start, end, name in (*named_secrets.find(view.data), *_shapes(view.data)):
+        for start, end, name in (*named_secrets.find(view.data), *program_secrets.find(view.data), *_shapes(view.data)):
             yield *view.origin(start, end), name
     if not rewritten:
         yield from _runs(data, depth)
