@@ -77,7 +77,7 @@ class Redactor:
             spans = [span for span in _merged(_find(prefix + data, 0)) if span[0] >= len(prefix)]
             before, data = data, _replaced(prefix + data, spans)[len(prefix) :]
             names.update(dict.fromkeys(name for _, _, found in spans for name in found))
-            if data == before:
+            if data == before or (len(data) <= LIMIT and not _may_hold_something(prefix + data)):
                 return data.decode(errors="replace"), tuple(names)
         return MARK, tuple(names)  # text that keeps showing new credentials as others go is no text to keep
 
