@@ -146,6 +146,17 @@ print(*(name for name in ("grpc", "google.protobuf", "yaml", "opentelemetry") if
     assert printed == "keytrail.cli\n\n"
 
 
+def test_what_prints_findings_loads_nothing_that_sends() -> None:
+    """Encoder, spool, sender and SQLite are 4 MB of every node's memory: they come with the output that needs them."""
+    script = """
+import sys
+from keytrail import app, cli, outputs, own_telemetry, probe
+cli.build_parser()
+print(*(name for name in ("keytrail.delivery", "keytrail.export.otlp_encode", "sqlite3") if name in sys.modules))
+"""
+    assert subprocess.check_output([sys.executable, "-c", script], text=True, timeout=SECONDS) == "\n"
+
+
 def test_an_agent_that_denies(caplog: pytest.LogCaptureFixture) -> None:
     """The log says what would help, not only that the agent cannot be asked."""
     _log_transition(Transition(State.AWAY, Reason.DENIED, "unix:///t.sock", 1, "[Errno 13] Permission denied", 0))
