@@ -1,7 +1,7 @@
 """Recordings and pipes: however the bytes are cut, the same messages, whatever they are and whatever packs them.
 
 Nothing but RecordingError is raised. Where packed data is damaged, a stream may end a little earlier or later; what
-came out by then is the same. No chunk of what is unpacked is large: a small file must not fill the memory.
+came out by then is the same. What was written is read, packed or not. No chunk of what is unpacked is large: a small file must not fill the memory.
 """
 
 import gzip
@@ -13,7 +13,7 @@ import zstandard
 
 from fuzz.feed import Feed, cut
 from keytrail.domain.errors import RecordingError
-from keytrail.source.framing import decoded
+from keytrail.source.framing import JsonLines, decoded, decoder_for
 from keytrail.source.inflate import CHUNK, inflated
 from keytrail.source.wire import append_varint
 from support.recordings import export_lines, messages
@@ -42,9 +42,10 @@ def seeds() -> Iterator[bytes]:
     plain = b"".join(map(delimited, messages("policy-library")[:4]))
     lines = b"".join(json.dumps(line).encode() + b"\n" for line in export_lines("reference-policies")[:2])
     for content in (plain, lines, plain[:-1], b" " + lines, b"\xff" * 12, delimited(b"") * 3):
-        yield b"\x05" + content
-        yield b"\x05" + gzip.compress(content, mtime=0)
-        yield b"\x05" + zstandard.ZstdCompressor().compress(content)
+        yield b"\x00\x05" + content
+        yield b"\x00\x05" + gzip.compress(content, mtime=0)
+        yield b"\x00\x05" + zstandard.ZstdCompressor().compress(content)
+        yield b"\x01\x05" + content[:2_000]
 
 
 def delimited(message: bytes) -> bytes:
@@ -57,7 +58,11 @@ def delimited(message: bytes) -> bytes:
 def check(data: bytes) -> None:
     """Read the input as a file is read, and cut elsewhere."""
     feed = Feed(data)
-    seed, content = feed.number(), feed.rest()
+    form, seed = feed.number(), feed.number()
+    content = feed.rest()
+    if form:
+        _promised(content, seed)
+        return
     whole = _read(content[at : at + CHUNK] for at in range(0, len(content), CHUNK))
     other = _read(cut(content, seed))
     if whole != other:
@@ -66,6 +71,16 @@ def check(data: bytes) -> None:
         assert other.fault, "only one of the two found the end"
         shorter, longer = sorted((whole.messages, other.messages), key=len)
         assert longer[: len(shorter)] == shorter
+
+
+def _promised(content: bytes, seed: int) -> None:
+    """Write a recording of pieces of the content, as it is or packed: the very same messages are read from it."""
+    pieces = list(cut(content, seed or 1))
+    plain = b"".join(map(delimited, pieces))
+    if plain.startswith(_PACKED) or isinstance(decoder_for(plain), JsonLines):
+        return  # no event begins so, for these bytes would be fields that it does not have
+    for packed in (plain, gzip.compress(plain, 1, mtime=0), zstandard.ZstdCompressor().compress(plain)):
+        assert _read(cut(packed, seed + 1)) == _Read(pieces, 0, 0, "")
 
 
 def _read(chunks: Iterable[bytes]) -> _Read:

@@ -5,6 +5,7 @@ The lines of a file give the same events however it is cut, and each line that i
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from google.protobuf import json_format
 
@@ -52,6 +53,9 @@ def _one_line(line: bytes) -> None:
         event = event_from_json(line)
     except ValueError:
         return
+    with suppress(json_format.ParseError, UnicodeDecodeError):
+        expected = json_format.Parse(line, GetEventsResponse(), ignore_unknown_fields=True)
+        assert GetEventsResponse.FromString(event) == expected, "not what protobuf's own reader reads"
     try:
         written = json_format.MessageToJson(GetEventsResponse.FromString(event), preserving_proto_field_name=True)
     except (ValueError, OverflowError):  # a time that RFC 3339 cannot write
