@@ -121,8 +121,21 @@ def test_policies_that_rules_wait_for(address: str, tmp_path: Path) -> None:
     ]
     assert keytrail("policies", "load", "tcp-connect", "--agent", address).code == 0
     _, egress, connect, *_ = keytrail(*needed).out.splitlines()
-    assert egress.split() == ["egress", "not", "loaded", "medium", "1"]
-    assert connect.split() == ["tcp-connect", "enabled", "medium", "2"]
+    assert egress.split() == ["egress", "not", "loaded", "medium", "1.4", "1"]
+    assert connect.split() == ["tcp-connect", "enabled", "medium", "1.4", "2"]
+
+
+def test_policies_that_an_old_agent_does_not_take(tmp_path: Path) -> None:
+    """What the agent is too old for is not in the line that loads the rest."""
+    (tmp_path / "rule.yaml").write_text(
+        (RULE % "tree").replace("  events:", "  requires: [tcp-connect, kernel-modules]\n  events:", 1)
+    )
+    where = f"unix://{tmp_path}/tetragon.sock"
+    with FakeTetragon(where, release="1.6"):
+        ran = keytrail("policies", "needed", "--rules", tmp_path, "--agent", where)
+    assert ran.code == 1
+    assert "policies load tcp-connect\n" in ran.out
+    assert ran.out.endswith("need a newer Tetragon than v1.6.0: kernel-modules\n")
 
 
 @pytest.mark.parametrize("by", ["tree", "command"])

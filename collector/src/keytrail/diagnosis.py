@@ -220,7 +220,8 @@ def _policies(seen: Observed) -> Check:
         return Check("policies", Verdict.WARNING, "; ".join(broken), (("here", f"keytrail policies delete {names}"),))
     if not seen.policies:
         found = "none is loaded: executions are seen, connections are not"
-        return Check("policies", Verdict.WARNING, found, (("here", "keytrail policies load tcp-connect"),))
+        mend = (("here", "keytrail policies load tcp-connect"), ("here", "keytrail policies needed   # by the rules"))
+        return Check("policies", Verdict.WARNING, found, mend)
     return Check("policies", Verdict.OK, ", ".join(f"{name} {state}" for name, state, _ in seen.policies))
 
 

@@ -23,8 +23,9 @@ starts. The chart has [values](../deploy/helm/keytrail/README.md#values) for the
 Where records go is said by OpenTelemetry's own variables, as its specification has them (the timeout in milliseconds):
 `OTEL_EXPORTER_OTLP_ENDPOINT`, `_PROTOCOL` (`grpc`, `http/protobuf`; left out, port 4318 or a path means HTTP),
 `_HEADERS`, `_TIMEOUT`, `_COMPRESSION`, `_CERTIFICATE`, `_CLIENT_CERTIFICATE`, `_CLIENT_KEY`, `_INSECURE`, each also
-with `_LOGS_` for records alone; `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`. `KEYTRAIL_OTLP_HEADERS_FILE` names a
-file of headers, one a line, read again when it changes: the agent reports the variables of every process, ours too.
+with `_LOGS_` for records and `_METRICS_` for the collector's own metrics; `OTEL_RESOURCE_ATTRIBUTES`,
+`OTEL_SERVICE_NAME`; `OTEL_METRICS_EXPORTER=none` sends no metrics. `KEYTRAIL_OTLP_HEADERS_FILE` names a file of
+headers, one a line, read again when it changes: the agent reports the variables of every process, ours too.
 
 """
 

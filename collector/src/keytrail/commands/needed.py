@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from keytrail.tracing import Policy
 
 
-def show(settings: "Settings", there: "Iterable[PolicyStatus]") -> int:
-    """Print them, and what to type; exit code 1 when one is not loaded."""
+def show(settings: "Settings", there: "Iterable[PolicyStatus]", version: str) -> int:
+    """Print them, and what to type to an agent of this version; exit code 1 when one is not loaded."""
+    from keytrail.diagnosis import version_of
     from keytrail.tracing import sensors
     from keytrail.tracing.policy import COSTS
 
@@ -25,22 +26,21 @@ def show(settings: "Settings", there: "Iterable[PolicyStatus]") -> int:
     shipped = sorted(sensors().items(), key=lambda each: COSTS.index(each[1].cost))
     needed = {name: policy for name, policy in shipped if name in waiting}
     states = {_sensor(one.name): one.state for one in there}
-    table(
-        [
-            ("POLICY", "STATE", "COST", "RULES"),
-            *(
-                (name, printable(states.get(name, "not loaded")), policy.cost, str(waiting[name]))
-                for name, policy in needed.items()
-            ),
-        ]
-    )
-    missing = [name for name in needed if name not in states]
-    as_shipped = [name for name in missing if not _wants_values(needed[name])]
-    if as_shipped:
-        say(f"to load what is missing: keytrail policies load {' '.join(as_shipped)}")
-    for name in missing:
-        if name not in as_shipped:
-            say(f"{name} means nothing without values of yours: docs/policies.md#{name}")
+    rows = [("POLICY", "STATE", "COST", "TETRAGON", "RULES")]
+    for name, policy in needed.items():
+        state = printable(states.get(name, "not loaded"))
+        rows.append((name, state, policy.cost, policy.agent, str(waiting[name])))
+    table(rows)
+    missing = {name: policy for name, policy in needed.items() if name not in states}
+    too_new = [name for name, policy in missing.items() if (0, 0) < version_of(version) < version_of(policy.agent)]
+    unset = [name for name, policy in missing.items() if _wants_values(policy)]
+    ready = [name for name in missing if name not in (*too_new, *unset)]
+    if ready:
+        say(f"to load what is missing: keytrail policies load {' '.join(ready)}")
+    if too_new:
+        say(f"need a newer Tetragon than {printable(version)}: {', '.join(too_new)}")
+    for name in unset:
+        say(f"{name} means nothing without values of yours: docs/policies.md#{name}")
     return 1 if missing else 0
 
 

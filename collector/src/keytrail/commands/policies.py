@@ -133,8 +133,8 @@ def run_needed(args: argparse.Namespace) -> int:
     from keytrail.commands.needed import show
 
     with _client(args) as client:
-        there = client.list_policies()
-    return show(read_settings(args), there)
+        there, version = client.list_policies(), client.version()
+    return show(read_settings(args), there, version)
 
 
 def run_delete(args: argparse.Namespace) -> int:

@@ -97,7 +97,7 @@ class OtlpMetricExporter(MetricExporter):
         del timeout_millis, kwargs  # the transport has its own, by OTEL_EXPORTER_OTLP_METRICS_TIMEOUT
         error = self._send(encode_metrics(metrics_data).SerializeToString())
         if error and not self._failing:
-            log.warning("own metrics cannot be sent (%s); trying again at every interval", error)
+            log.warning("own metrics cannot be sent (%s); trying again, unless %s=none", error, EXPORTER)
         elif self._failing and not error:
             log.info("own metrics are sent again")
         self._failing = bool(error)
