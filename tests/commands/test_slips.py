@@ -100,6 +100,19 @@ def test_a_recording_of_no_agent(tmp_path: Path) -> None:
     assert ran.out == f"{file}: 0 events, for no agent answered (`keytrail doctor` says why)\n"
 
 
+def test_a_file_that_is_no_recording(tmp_path: Path) -> None:
+    """What cannot be read is told of, and is a failure when it is all that there is."""
+    file = tmp_path / "x.json"
+    file.write_text('{"a": 1}\nnot JSON\n')
+    ran = keytrail("replay", file)
+    assert (ran.code, ran.out) == (1, "")
+    assert f"{file}: 2 of 2 events cannot be read (malformed 2): is it a recording" in ran.err
+    file.write_text('{"process_exec": {"process": {"binary": "/bin/ls"}}, "time": "2026-01-01T00:00:00Z"}\nnot JSON\n')
+    ran = keytrail("replay", file)
+    assert (ran.code, len(ran.records)) == (0, 1)
+    assert "1 of 2 events cannot be read (malformed 1)" in ran.err
+
+
 def test_policies_that_rules_wait_for(address: str, tmp_path: Path) -> None:
     """What is missing is named with the line that loads it, by names that work wherever Keytrail is installed."""
     for name, sensors in (("one", "[tcp-connect, environment]"), ("two", "[egress, tcp-connect]")):

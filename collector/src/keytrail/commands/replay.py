@@ -16,6 +16,7 @@ from keytrail.commands.options import (
     read_settings,
     write_summary,
 )
+from keytrail.commands.terminal import printable
 
 SHIPPED = Path(__file__).parent.parent / "testing" / "recordings"
 """Recordings of a real agent that travel with Keytrail, for the demo and for trying things out."""
@@ -72,7 +73,21 @@ def run(args: argparse.Namespace) -> int:
     finally:
         write_summary(args.summary, accounting)
     check_written(outputs)
+    _tell_unreadable(args.recording, accounting.summary()["events"])
     return 0
+
+
+def _tell_unreadable(path: str, events: dict[str, Any]) -> None:
+    """Say what was left out. Raises RecordingError when that was all of it: then it is something else."""
+    from keytrail.domain.errors import RecordingError
+
+    if not events["undecodable"]:
+        return
+    reasons = ", ".join(f"{reason} {count}" for reason, count in events["undecodable_by_reason"].items())
+    told = f"{events['undecodable']} of {events['received']} events cannot be read ({reasons})"
+    if not events["decoded"]:
+        raise RecordingError(f"{path}: {told}: is it a recording, or Tetragon's JSON export?")
+    sys.stderr.write(f"keytrail: {printable(path)}: {told}\n")
 
 
 def _source(path: str, pace: float | None) -> Any:
