@@ -159,6 +159,5 @@ print(*(name for name in ("keytrail.delivery", "keytrail.export.otlp_encode", "s
 
 def test_an_agent_that_denies(caplog: pytest.LogCaptureFixture) -> None:
     """The log says what would help, not only that the agent cannot be asked."""
-    caplog.set_level("WARNING", "keytrail")  # an earlier test may have run a command with another
     _log_transition(Transition(State.AWAY, Reason.DENIED, "unix:///t.sock", 1, "[Errno 13] Permission denied", 0))
     assert "run as root or in its group); trying again" in caplog.text
