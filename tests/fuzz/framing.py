@@ -1,7 +1,8 @@
 """Recordings and pipes: however the bytes are cut, the same messages, whatever they are and whatever packs them.
 
-Nothing but RecordingError is raised. Where packed data is damaged, a stream may end a little earlier or later; what
-came out by then is the same. What was written is read, packed or not. No chunk of what is unpacked is large: a small file must not fill the memory.
+What was written as a recording is read, packed or not. Nothing but RecordingError is raised. Where packed data is
+damaged, a stream may end a little earlier or later; what came out by then is the same. No chunk of what is unpacked is
+large: a small file must not fill the memory.
 """
 
 import gzip

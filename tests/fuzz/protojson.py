@@ -23,8 +23,19 @@ WORDS = (
 )
 
 
+_SPELLED = (
+    b'{"time":"2026-11-22T10:00:00.5Z","process_exec":{"process":{"pid":"7","exec_id":"\\u00e9","cap":{"permitted":[21]}}}}',
+    b'{"time":"2026-11-22T10:00:00+01:30","processExec":{"process":{"pid":7.0,"startTime":"2026-11-22T10:00:00.123Z"}}}',
+    b'{"process_kprobe":{"args":[{"bytes_arg":"AP8="},{"size_arg":"9"},{"int_arg":-1}],"action":"KPROBE_ACTION_NEWER"}}',
+    b'{"process_kprobe":{"args":[{"long_arg":1e3},{"newer_arg":{}}],"action":5,"newer":[1],"functionName":null}}',
+    b'{"process_newer":{},"node_name":"n"}',
+)
+"""The same spelled otherwise, as protobuf's JSON allows, or by a newer agent."""
+
+
 def seeds() -> Iterator[bytes]:
     """Yield one line of each kind of event and hook, and some together."""
+    yield from (b"\x05" + one for one in _SPELLED)
     found: dict[str, bytes] = {}
     for name in ("reference-policies", "odd-input"):
         for line in export_lines(name):
