@@ -138,7 +138,7 @@ def test_main_is_soon_ready_for_an_interrupt() -> None:
     script = """
 import sys
 from keytrail import cli
-print(*(name for name in sys.modules if name.startswith("keytrail.") or name in ("argparse", "traceback", "inspect")))
+print(*(name for name in sys.modules if name.startswith("keytrail.") or name in ("argparse", "traceback", "typing")))
 cli.build_parser()
 print(*(name for name in ("grpc", "google.protobuf", "yaml", "opentelemetry") if name in sys.modules))
 """

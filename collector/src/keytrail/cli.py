@@ -6,8 +6,8 @@ Only `main` turns errors into exit codes: 0 done, 1 failed, 2 what was asked for
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # that of `typing`, whose import is 10 ms in which Ctrl-C is a traceback
 if TYPE_CHECKING:
     import argparse
 
