@@ -160,8 +160,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="measure nothing else")
     parser.add_argument("--paced-seconds", type=float, default=5, help="of each pace in `latency` (default 5)")
     parser.add_argument("--halvings", type=int, default=5, help="in the search for the highest pace; 0: no search")
-    parser.add_argument("--growth-events", type=int, default=4_000, help="in each pass of `growth` (default 4000)")
-    parser.add_argument("--growth-passes", type=int, default=7, help="of each size (default 7)")
+    parser.add_argument("--growth-events", type=int, default=2_000, help="in each pass of `growth` (default 2000)")
+    parser.add_argument("--growth-passes", type=int, default=21, help="of each size (default 21)")
     parser.add_argument("--growth-ids", type=int, default=200_000, help="processes in its stream; 0 leaves that out")
     parser.add_argument(
         "--long-run", action="store_true", help=f"{_LONG_RUN_IDS:,} processes there: half an hour and more"
