@@ -14,6 +14,11 @@ from support.commands import keytrail
 from support.recordings import folder
 
 SECONDS = 60.0
+MAPPING = """apiVersion: keytrail.io/v1alpha1
+kind: ClusterIdentityMapping
+metadata: {{name: {}}}
+spec: {{evidence: {{env: [{{name: {}}}]}}}}
+"""
 RULE = """apiVersion: keytrail.io/v1alpha1
 kind: DetectionRule
 metadata: {name: two-steps}
@@ -111,6 +116,15 @@ def test_a_file_that_is_no_recording(tmp_path: Path) -> None:
     ran = keytrail("replay", file)
     assert (ran.code, len(ran.records)) == (0, 1)
     assert "1 of 2 events cannot be read (malformed 1)" in ran.err
+
+
+def test_a_mapping_that_matches_nothing(tmp_path: Path) -> None:
+    """The replay of a recording names the mappings that tied no process, and not the others."""
+    for name, variable in (("openai", "OPENAI_API_KEY"), ("openia", "OPENIA_API_KEY")):
+        (tmp_path / f"{name}.yaml").write_text(MAPPING.format(name, variable))
+    ran = keytrail("replay", "seed-demo", "--config", tmp_path)
+    assert ran.code == 0
+    assert ran.err == "keytrail: no process was tied to openia: docs/identities.md says what may be missing\n"
 
 
 def test_policies_that_rules_wait_for(address: str, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keytrail.commands.options import (
     add_command,
@@ -18,8 +18,14 @@ from keytrail.commands.options import (
 )
 from keytrail.commands.terminal import printable
 
+if TYPE_CHECKING:
+    from keytrail.decode.table import ProcessTable
+    from keytrail.settings import Settings
+
 SHIPPED = Path(__file__).parent.parent / "testing" / "recordings"
 """Recordings of a real agent that travel with Keytrail, for the demo and for trying things out."""
+_SHOWN = 5
+"""Names of mappings that a note has room for."""
 
 
 def add(commands: Any) -> None:
@@ -74,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         write_summary(args.summary, accounting)
     check_written(outputs)
     _tell_unreadable(args.recording, accounting.summary()["events"])
+    _tell_unmatched(settings, collector.table)
     return 0
 
 
@@ -88,6 +95,22 @@ def _tell_unreadable(path: str, events: dict[str, Any]) -> None:
     if not events["decoded"]:
         raise RecordingError(f"{path}: {told}: is it a recording, or Tetragon's JSON export?")
     sys.stderr.write(f"keytrail: {printable(path)}: {told}\n")
+
+
+def _tell_unmatched(settings: "Settings", table: "ProcessTable") -> None:
+    """Name the user's mappings that no process was tied to. Silent where some processes are forgotten already."""
+    from keytrail.configuration import given_manifests
+
+    if table.evicted_running or table.evicted_exited:
+        return
+    found = {item.mapping for process in table if process.attribution for item in process.attribution.evidence}
+    idle = [one.name for one in given_manifests(settings).identity_mappings if one.name not in found]
+    if idle:
+        more = f" and {len(idle) - _SHOWN} more" if len(idle) > _SHOWN else ""
+        names = printable(", ".join(idle[:_SHOWN]))
+        sys.stderr.write(
+            f"keytrail: no process was tied to {names}{more}: docs/identities.md says what may be missing\n"
+        )
 
 
 def _source(path: str, pace: float | None) -> Any:
