@@ -55,3 +55,10 @@ def test_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     """What was asked for wrongly ends with 2 and says why."""
     assert main(["run", "--leader-elect", "--log-format=xml"]) == 2
     assert "--log-format: expected one of text, json" in capsys.readouterr().err
+
+
+def test_the_nearest_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """An option that there is not is answered with the one that was probably meant."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "--namspace", "keytrail"])
+    assert "unknown option --namspace, did you mean --namespace?" in capsys.readouterr().err

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 def build_parser() -> "argparse.ArgumentParser":
     """The whole command line, without importing what running needs."""
-    import argparse
-
     from keytrail import __version__
+    from keytrail.commands.parser import CommandParser
     from keytrail_operator.settings import add_arguments
 
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="keytrail-operator",
         description="Keeps Tetragon's TracingPolicies and Keytrail's own objects in order in a Kubernetes cluster.",
     )
