@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from keytrail.commands import doctor
+from keytrail.detect.pages import AGENT_FLAGS
 from keytrail.diagnosis import Observed, diagnose
 from keytrail.manifests import builtin_folder
 from keytrail.source.recording import RecordingWriter, read_recording
@@ -134,13 +135,17 @@ def test_doctor_is_content_with_a_filtered_exporter_and_a_backend(
 
 
 def test_doctor_on_default_flags_says_how_to_capture(address: str) -> None:
-    """Default flags: the line that switches capture on comes behind the one that keeps the export clean."""
+    """Default flags: the line that switches capture on comes behind the one that keeps the export clean.
+
+    Every option of the agent that a rule may require is among the lines.
+    """
     with FakeTetragon(address, profile=AgentProfile.of_recording(folder("seed-demo-default-flags"))):
         ran = keytrail("doctor", "--agent", address)
     lines = ran.out.splitlines()
     filters = next(i for i, line in enumerate(lines) if "tetragon.conf.d/field-filters" in line)
     capture = next(i for i, line in enumerate(lines) if "tetragon.conf.d/enable-process-environment-variables" in line)
     assert filters < capture
+    assert all(f"tetragon.conf.d/{flag} " in ran.out for flag in AGENT_FLAGS.values())
     assert "none is loaded" in ran.out
 
 

@@ -157,7 +157,7 @@ def _flags(seen: Observed) -> list[Check]:
     flags = seen.flags
     if flags is None:
         return [Check("flags", Verdict.NOTE, "this agent does not tell its flags (it does from 1.7 on)")]
-    return [_environment(flags), _exporter(flags), _credentials(flags), _metrics(flags)]
+    return [_environment(flags), _exporter(flags), _credentials(flags), _ancestors(flags), _metrics(flags)]
 
 
 def _environment(flags: Mapping[str, object]) -> Check:
@@ -202,6 +202,15 @@ def _credentials(flags: Mapping[str, object]) -> Check:
         return Check("credentials", Verdict.OK, "user ids and capabilities of processes are captured")
     found = "user ids and capabilities of processes are not captured: no finding on SUID, capabilities, memfd"
     return Check("credentials", Verdict.NOTE, found, flag_lines("enable-process-cred", "true"))
+
+
+def _ancestors(flags: Mapping[str, object]) -> Check:
+    given = flags.get("enable-ancestors") or ()
+    names = given.split(",") if isinstance(given, str) else given
+    if isinstance(names, list | tuple) and "base" in names:
+        return Check("ancestors", Verdict.OK, "all ancestors of a process are sent with it")
+    found = "only the parent is sent: further ancestors are known of what was started since the collector was"
+    return Check("ancestors", Verdict.NOTE, found, flag_lines("enable-ancestors", "base"))
 
 
 def _metrics(flags: Mapping[str, object]) -> Check:
