@@ -79,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
     finally:
         write_summary(args.summary, accounting)
     check_written(outputs)
-    _tell_unreadable(args.recording, accounting.summary()["events"])
-    _tell_unmatched(settings, collector.table)
+    if not reader_left(outputs):  # else the rest of the recording was not looked at
+        _tell_unreadable(args.recording, accounting.summary()["events"])
+        _tell_unmatched(settings, collector.table)
     return 0
 
 
