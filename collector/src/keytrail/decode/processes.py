@@ -10,6 +10,7 @@ from sys import intern
 from typing import Any, Protocol
 
 from keytrail.decode.fingerprints import Fingerprinter
+from keytrail.decode.redact import whole_words
 from keytrail.decode.shallow import whole_pod
 from keytrail.domain.agent import AgentFacts
 from keytrail.domain.process import Container, Pod, Process
@@ -70,10 +71,10 @@ class ProcessReader:
 
     def read(self, message: Any) -> Process:
         """Build the object for one exec_id, from a process that `shallow` parsed."""
-        binary, binary_hits = self.text(message.binary)
-        arguments, argument_hits = self.text(message.arguments, binary.rpartition("/")[2])
-        cwd, _ = self.text(message.cwd)
         flags = intern(message.flags)
+        binary, binary_hits = self.text(message.binary)
+        arguments, argument_hits = self.text(whole_words(message.arguments, flags), binary.rpartition("/")[2])
+        cwd, _ = self.text(message.cwd)
         start_ns = nanoseconds(message.start_time)
         sent = tuple(message.environment_variables)
         # Interned is what most processes have in common: a message gives a new object for each text, 300 bytes in all.

@@ -17,10 +17,12 @@ from keytrail.decode.arguments import (
 )
 from keytrail.decode.payloads import is_clear_metadata, recognise
 from keytrail.decode.processes import Redact
-from keytrail.decode.redact import text_credentials
+from keytrail.decode.redact import MARK, text_credentials
 from keytrail.domain.event import Details, Network, Payload
 
 _DNS_PORT = 53
+_PIECE = 6
+"""Characters of a label that may be a piece of a credential: one has at most 63, a key may have more."""
 _INTERNET = ("AF_INET", "AF_INET6")
 _SENT = ("bytes_arg", "truncated_bytes_arg", "string_arg", "sock_arg")
 
@@ -100,6 +102,15 @@ def _redacted(found: Payload, redact: Redact) -> Payload:
     """A name that is looked up or asked for may be a secret itself: data leaves through DNS that way."""
     if not (found.server_name or found.http_host or found.dns_name):
         return found
-    names = (redact(name)[0] for name in (found.server_name, found.http_host, found.dns_name))
+    names = (_host(name, redact) for name in (found.server_name, found.http_host, found.dns_name))
     server_name, http_host, dns_name = names
     return Payload(found.size, found.protocol, server_name, found.http_method, http_host, dns_name, found.credential)
+
+
+def _host(name: str, redact: Redact) -> str:
+    """Redact a name. Where one label is a credential, another one may be the rest of it, unless it is too short."""
+    shown = redact(name)[0]
+    if shown == name:
+        return name
+    labels = shown.split(".")
+    return ".".join([*(MARK if len(label) >= _PIECE else label for label in labels[:-2]), *labels[-2:]])

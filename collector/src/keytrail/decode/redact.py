@@ -82,6 +82,11 @@ class Redactor:
         return MARK, tuple(names)  # text that keeps showing new credentials as others go is no text to keep
 
 
+def whole_words(arguments: str, flags: str) -> str:
+    """Leave out the last word of arguments that the agent cut off: the first half of a credential has no shape."""
+    return arguments.rpartition(" ")[0] + CUT if "truncArgs" in flags else arguments
+
+
 def _may_hold_something(data: bytes) -> bool:
     return _HINTED(data) and (_TRIGGERED(data) or program_secrets.may_find(data))
 

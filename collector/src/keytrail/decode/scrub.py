@@ -6,19 +6,18 @@ redacted command lines and paths, and of what was sent the names that were sent 
 
 from typing import Any
 
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 
 from keytrail.decode.arguments import read_args
 from keytrail.decode.hooks import hook_for, plain_function
 from keytrail.decode.payloads import clear_part
 from keytrail.decode.processes import Redact
 from keytrail.decode.readers_network import send
+from keytrail.decode.redact import MARK, whole_words
 from keytrail.domain.event import Details, EventKind
 from keytrail.proto.tetragon import events_pb2
 
-_MARK = "[redacted]"
-_PATHS = ("path_arg", "file_arg", "linux_binprm_arg", "sockaddrun_arg")
-_NAMES = {"module_arg": "name", "bpf_attr_arg": "ProgName", "bpf_prog_arg": "ProgName", "bpf_map_arg": "MapName"}
 _USER_SPACE = ("process_uprobe", "process_usdt")
 
 
@@ -40,6 +39,8 @@ def scrub(raw: bytes, redact: Redact) -> bytes | None:
     for name in ("path", "symbol", "cgroup"):
         if getattr(inner, name, ""):
             setattr(inner, name, redact(getattr(inner, name))[0])
+    for frame in (*getattr(inner, "kernel_stack_trace", ()), *getattr(inner, "user_stack_trace", ())):
+        _texts(frame, redact)  # the files that a program mapped
     if hasattr(inner, "args"):
         _hook(inner, redact, user_space=which in _USER_SPACE)
     return message.SerializeToString()
@@ -50,7 +51,7 @@ def _process(process: Any, redact: Redact) -> None:
     for field, context in (("binary", ""), ("arguments", program), ("cwd", "")):
         text = getattr(process, field)
         if text:  # writing to a message that was not sent would make it one that was
-            setattr(process, field, redact(text, context)[0])
+            setattr(process, field, redact(whole_words(text, process.flags) if context else text, context)[0])
     if process.binary_properties.file.path:
         # The path is the binary's once more.
         process.binary_properties.file.ClearField("path")
@@ -60,7 +61,7 @@ def _process(process: Any, redact: Redact) -> None:
     for variable in process.environment_variables:
         variable.Key = redact(variable.Key)[0]
         if variable.Value:
-            variable.Value = _MARK
+            variable.Value = MARK
 
 
 def _hook(inner: Any, redact: Redact, *, user_space: bool) -> None:
@@ -76,7 +77,7 @@ def _hook(inner: Any, redact: Redact, *, user_space: bool) -> None:
         clear = _clear(send(function, read_args(inner), redact))
     returned = [getattr(inner, "return")] if "return" in inner.DESCRIPTOR.fields_by_name else []
     for argument in (*inner.args, *getattr(inner, "data", ()), *returned):
-        _argument(argument, redact, clear or _MARK.encode(), written=user_space or sends)
+        _argument(argument, redact, clear or MARK.encode(), written=user_space or sends)
 
 
 def _clear(sent: Details) -> bytes:
@@ -91,13 +92,16 @@ def _argument(argument: Any, redact: Redact, instead: bytes, *, written: bool) -
     which = argument.WhichOneof("arg")
     if which == "string_arg" and argument.string_arg:
         argument.string_arg = instead.decode("ascii", "replace") if written else redact(argument.string_arg)[0]
-    elif which in _PATHS:
-        value = getattr(argument, which)
-        value.path = redact(value.path)[0]
-    elif which in _NAMES:
-        value = getattr(argument, which)
-        setattr(value, _NAMES[which], redact(getattr(value, _NAMES[which]))[0])
     elif which == "bytes_arg" and argument.bytes_arg:
         argument.bytes_arg = instead
     elif which == "truncated_bytes_arg":
         argument.truncated_bytes_arg.bytes_arg = instead
+    elif which is not None and isinstance(value := getattr(argument, which), Message):
+        _texts(value, redact)
+
+
+def _texts(message: Message, redact: Redact) -> None:
+    """Redact each text of a message: paths, names of modules, programs and devices, what an error says."""
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
+            setattr(message, field.name, redact(value)[0])
