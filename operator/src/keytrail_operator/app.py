@@ -19,6 +19,7 @@ import kopf
 
 from keytrail.detect.library import load_rules
 from keytrail.domain.errors import SettingsError
+from keytrail.hardening import keep_errors_private, keep_memory_private
 from keytrail.kube.access import Access, from_kubeconfig, from_pod
 from keytrail.kube.api import Api
 from keytrail.manifests import builtin_folder
@@ -52,6 +53,8 @@ def reconcilers_of(settings: OperatorSettings, beside: Beside) -> tuple[AnyRecon
 def run(settings: OperatorSettings, environ: Mapping[str, str]) -> int:
     """Run until SIGTERM or SIGINT. Raises SettingsError; returns 1 when the Lease was lost."""
     set_up_logs(settings.log_level, settings.log_format)
+    keep_memory_private()
+    keep_errors_private()
     # `set_up_logs` sets the level of the package that both share; this one has another name.
     logging.getLogger("keytrail_operator").setLevel(settings.log_level.upper())
     # kopf tells of every try of every watch while the API server is away; the worker's own lists tell of that once.

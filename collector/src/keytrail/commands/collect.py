@@ -150,7 +150,7 @@ def _compose(
 def run(args: argparse.Namespace) -> int:
     """Collect until SIGINT or SIGTERM."""
     from keytrail.commands.live import stop_on_signals
-    from keytrail.hardening import keep_memory_private
+    from keytrail.hardening import keep_errors_private, keep_memory_private
     from keytrail.observe.accounting import Accounting
     from keytrail.observe.logs import set_up_logs
     from keytrail.own_telemetry import OwnTelemetry
@@ -159,6 +159,7 @@ def run(args: argparse.Namespace) -> int:
     check_summary(args.summary)
     gate = set_up_logs(settings.log_level, settings.log_format)
     keep_memory_private()
+    keep_errors_private()
     accounting = Accounting()
     parts: _Parts | None = None
 

@@ -33,11 +33,14 @@ def run(args: argparse.Namespace) -> int:
     from keytrail.commands.live import open_stream, stop_on_signals
     from keytrail.decode.redact import Redactor
     from keytrail.decode.scrub import scrub
+    from keytrail.hardening import keep_errors_private, keep_memory_private
     from keytrail.observe.logs import set_up_logs
     from keytrail.source.recording import RecordingWriter
 
     settings = read_settings(args)
     set_up_logs(settings.log_level, settings.log_format)
+    keep_memory_private()
+    keep_errors_private()
     states: set[str] = set()
     source = open_stream(settings, settings.event_filter(), lambda transition: states.add(transition.state.value))
     redact = Redactor().redact
