@@ -1,8 +1,9 @@
 """The most memory that a plain `keytrail collect` ever has, on a host, while it comes to know a busy node's processes.
 
-In: how many processes. Out: megabytes, as the kernel counted them (VmHWM), with all that the product brings: its
-threads and queue, its watch for loss, its own HTTP pages. Events come from the paced sender at a pace that leaves the
-collector time. The process that compiles its rules is another one, which ended before the first event.
+In: how many processes, and whether findings go to standard output or to a backend by OTLP, as in an installation. Out:
+megabytes, as the kernel counted them (VmHWM), with all that the product brings: its threads and queue, its watch for
+loss, its own HTTP pages. Events come from the paced sender at a pace that leaves the collector time. The process that
+compiles its rules is another one, which ended before the first event.
 """
 
 import json
@@ -23,14 +24,17 @@ _PATIENCE_SECONDS = 120.0
 _FOREIGN = ("OTEL_", "KEYTRAIL_", "KUBERNETES_")
 
 
-def peak(processes: int, cores: Cores) -> dict[str, Any]:
-    """Run a collector with the stable rules until it knows so many processes."""
+def peak(processes: int, cores: Cores, output: str) -> dict[str, Any]:
+    """Run a collector with the stable rules until it knows so many processes; its `output` is findings or otlp."""
     count = processes * 2  # a start and a connection for each
-    sender = Peer("peers.py", "pace", "--events", str(count), "--core", str(cores.others))
+    on = ("--core", str(cores.others))
+    sender, receiver = Peer("peers.py", "pace", "--events", str(count), *on), Peer("peers.py", "receive", *on)
     port = _free_port()
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     environ["KEYTRAIL_HTTP_ADDRESS"] = f"127.0.0.1:{port}"
-    command = [sys.executable, "-m", "keytrail", "collect", "--output", "findings"]
+    if output == "otlp":  # metrics of its own go there, too
+        environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{receiver.address['otlp']}"
+    command = [sys.executable, "-m", "keytrail", "collect", "--output", output]
     command += ["--agent", f"unix://{sender.address['socket']}"]
     collector = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -42,7 +46,8 @@ def peak(processes: int, cores: Cores) -> dict[str, Any]:
         collector.kill()
         collector.wait()
         sender.stop()
-    return {"processes": processes, "idle_mb": before, "peak_mb": after}
+        receiver.stop()
+    return {"output": output, "processes": processes, "idle_mb": before, "peak_mb": after}
 
 
 def _free_port() -> int:
@@ -77,7 +82,7 @@ def _received(port: int) -> int:
 
 def main() -> None:
     """Measure once."""
-    print(json.dumps(peak(int(sys.argv[1]), Cores())))
+    print(json.dumps(peak(int(sys.argv[1]), Cores(), sys.argv[2])))
 
 
 if __name__ == "__main__":
