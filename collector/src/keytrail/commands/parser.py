@@ -23,7 +23,7 @@ class CommandParser(argparse.ArgumentParser):
         """Say what is wrong and where the right words stand."""
         if match := _CHOICE.fullmatch(message):
             before, found, choices = match.groups()
-            known = choices.replace("'", "").split(", ")  # Python 3.12 and later write them without quotes
+            known = choices.replace("'", "").split(", ")  # newer versions of Python write them without quotes
             message = f"{before}unknown value {found!r}, {suggestion(found, known)}"
         self.exit(2, f"{self.prog}: {printable(message)} (`{self.prog} --help` tells more)\n")
 
