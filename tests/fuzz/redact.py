@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from random import Random
 
 from fuzz.feed import Feed
-from keytrail.decode.named_secrets import PROGRAMS
+from keytrail.decode.program_secrets import PROGRAMS
 from keytrail.decode.redact import Redactor, text_credentials
 from support.canaries import ENCODED, RECOGNISABLE, Canary, generate
 from support.recordings import decoded_once

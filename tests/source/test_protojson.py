@@ -112,6 +112,16 @@ def test_a_newer_agents_fields_and_values_are_left_out() -> None:
     assert got.action == 0
 
 
+def test_what_protobuf_allows_to_be_spelled_otherwise() -> None:
+    """Enums as numbers, in lists too, and the other alphabet of base64: as protobuf's own parser reads them."""
+    line = (
+        '{"process_kprobe":{"process":{"cap":{"effective":[21,"CAP_KILL",63]}},"action":5,'
+        '"args":[{"bytes_arg":"-_8="},{"bytes_arg":"+/8="}]}}'
+    )
+    expected = json_format.Parse(line, GetEventsResponse())
+    assert GetEventsResponse.FromString(event_from_json(line.encode())) == expected
+
+
 def test_a_newer_event_type_is_still_a_message() -> None:
     """It becomes a message without an event, which decode counts as unknown rather than as malformed."""
     got = event('{"process_new":{"process":{}},"node_name":"n"}')

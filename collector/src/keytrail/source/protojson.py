@@ -89,7 +89,7 @@ def _single(field: FieldDescriptor) -> _Convert | None:
     if field.type in _LONG:
         return int
     if field.type == FieldDescriptor.TYPE_BYTES:
-        return base64.b64decode
+        return base64.urlsafe_b64decode  # which reads both alphabets, as protobuf's JSON has it
     return None
 
 
@@ -109,8 +109,11 @@ def _enums(numbers: dict[str, int], names: Any) -> list[int]:
     try:
         return list(map(numbers.__getitem__, names))
     except KeyError:
-        # Newer capabilities than ours are left out: a wrong one would be worse than a missing one.
-        return [numbers[name] for name in names if name in numbers]
+        # Newer names than ours are left out: a wrong one would be worse than a missing one. What the agent has no name
+        # for comes as a number.
+        return [
+            one if isinstance(one, int) else numbers[one] for one in names if isinstance(one, int) or one in numbers
+        ]
 
 
 @functools.lru_cache(maxsize=_TIMES_KEPT)
