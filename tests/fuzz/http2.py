@@ -78,7 +78,7 @@ def _carrying(contents: list[bytes], feed: Feed) -> Iterator[bytes]:
     """Yield frames that carry these messages, cut anywhere."""
     payload = b"".join(map(message, contents))
     while payload:
-        how, size = feed.number(), 1 + feed.number(2) % _LONGEST
+        how, size = feed.number(), 1 + feed.number(2) % _LONGEST if feed.left else _LONGEST
         part, payload = payload[:size], payload[size:]
         if how & 1:
             padding = feed.number()
