@@ -15,11 +15,16 @@ import string
 from binascii import Error
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
 
 from keytrail.decode import named_secrets, program_secrets, randomness, text_views
 from keytrail.decode.credential_patterns import OPEN_TO_THE_LEFT, SHAPES, compiled, compiled_set, occurs
 from keytrail.decode.named_secrets import Span
 from keytrail.decode.text_views import views
+
+if TYPE_CHECKING:
+    import re2
 
 MARK = "[redacted]"
 CUT = " [cut]"
@@ -44,7 +49,6 @@ _TRIGGERED = occurs(compiled(_TRIGGER, ignore_case=True))
 # One pass over each text decides that none of the searches below can find anything: most command lines end here.
 _HINTED = occurs(compiled(_TRIGGER + b"|" + program_secrets.HINT, ignore_case=True))
 _ANY_SHAPE = compiled_set(expression for _, expression in SHAPES)
-_EACH_SHAPE = tuple((name, compiled(expression)) for name, expression in SHAPES)
 
 _RUN = compiled(rb"[A-Za-z0-9+/_=-]{20,}")
 _PIECE = compiled(rb"[^/=]+=*$|[^/=]+")
@@ -126,10 +130,17 @@ def _find(data: bytes, depth: int) -> Iterator[Span]:
         yield *shell.origin(start, end), name
 
 
+@cache
+def _shape(index: int) -> tuple[str, "re2._Regexp[bytes]"]:
+    """Name and expression of a provider's shape, compiled when it first occurs: all of them are 0.7 MB."""
+    name, expression = SHAPES[index]
+    return name, compiled(expression)
+
+
 def _shapes(data: bytes) -> list[Span]:
     found: list[Span] = []
     for index in sorted(_ANY_SHAPE.Match(data) or ()):
-        name, shape = _EACH_SHAPE[index]
+        name, shape = _shape(index)
         earlier = sorted(found)
         for match in shape.finditer(data):
             start, end = match.span()

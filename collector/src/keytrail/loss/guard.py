@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keytrail.domain.event import Event
 from keytrail.domain.gap import Gap
 from keytrail.loss.agent_metrics import AgentMetrics
-from keytrail.loss.backfill import Backfill
 from keytrail.loss.monitor import LossMonitor
 from keytrail.loss.policy_counters import PolicyCounters
 from keytrail.loss.seen import Seen
@@ -23,6 +23,9 @@ from keytrail.source.address import Address, find_metrics, parse_metrics_address
 from keytrail.source.agent import PolicyStatus
 from keytrail.source.base import Batch
 from keytrail.source.grpc_stream import Transition
+
+if TYPE_CHECKING:
+    from keytrail.loss.backfill import Backfill
 
 OFF = "off"
 
@@ -77,6 +80,8 @@ class LossGuard:
             for gap in self._early:
                 put(Batch((), self._now_ns(), gaps=(gap,)))
         if self._backfill_file is not None and self._seen is not None:
+            from keytrail.loss.backfill import Backfill  # reads JSON, records and archives: 0.3 MB that few need
+
             self._backfill = Backfill(
                 self._backfill_file, self._seen, put, self.report, queued=queued, now_ns=self._now_ns
             )
