@@ -35,7 +35,9 @@ from keytrail.choices import OtlpRecords
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.redact import Redactor
 from keytrail.delivery import Delivery
+from keytrail.domain.drop import DropReason
 from keytrail.domain.finding import Finding
+from keytrail.loss.guard import OFF, LossGuard
 from keytrail.observe.accounting import Accounting
 from keytrail.records import Outputs
 from keytrail.settings import Settings
@@ -201,7 +203,8 @@ def _collect(task: Task, accounting: Accounting, outputs: Outputs, done: Callabl
     stream = GrpcSource(Address(path=task.socket), reader=task.reader, gather_seconds=settings.gather_ms / 1000)
     source = _Paced(stream, task.events, done, enough)
     # The bounds of the live queue are never met: `_Paced` waits long before.
-    Collector(settings, source, outputs, accounting, live=True).run_live(threading.Event())
+    guard = LossGuard(inbox_dropped=lambda: accounting.events_dropped(DropReason.QUEUE_FULL), metrics_address=OFF)
+    Collector(settings, source, outputs, accounting, live=True, guard=guard).run_live(threading.Event())
     summary = accounting.summary()
     lost = {**summary["events"]["dropped"], **summary["records"]["dropped"]}
     # Twins that different policies reported are merged, as they should be: recorded streams have some.

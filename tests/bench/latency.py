@@ -21,6 +21,7 @@ from report import CPU_CORES, CPU_PACE, LATENCY_MS, ZERO_DROP
 from keytrail.app import Collector
 from keytrail.domain.drop import DropReason
 from keytrail.domain.finding import Finding
+from keytrail.loss.guard import OFF, LossGuard
 from keytrail.observe.accounting import Accounting
 from keytrail.records import Outputs
 from keytrail.settings import Settings
@@ -74,7 +75,8 @@ def decide(path: Path, gather_ms: int) -> None:
     accounting = Accounting()
     decisions = _Decisions(accounting)
     outputs = Outputs(findings=(decisions,))
-    Collector(Settings(), source, outputs, accounting, live=True).run_live(threading.Event())
+    guard = LossGuard(inbox_dropped=lambda: accounting.events_dropped(DropReason.QUEUE_FULL), metrics_address=OFF)
+    Collector(Settings(), source, outputs, accounting, live=True, guard=guard).run_live(threading.Event())
     summary = accounting.summary()
     say(
         decided=list(decisions.decided),
