@@ -161,3 +161,11 @@ def test_an_agent_that_denies(caplog: pytest.LogCaptureFixture) -> None:
     """The log says what would help, not only that the agent cannot be asked."""
     _log_transition(Transition(State.AWAY, Reason.DENIED, "unix:///t.sock", 1, "[Errno 13] Permission denied", 0))
     assert "run as root or in its group); trying again" in caplog.text
+
+
+@pytest.mark.parametrize("command", [("doctor",), ("collect", "--output", "json")])
+def test_a_password_in_an_address_is_not_said_back(command: tuple[str, ...]) -> None:
+    """An address that is refused is quoted without the credentials that somebody wrote into it."""
+    ran = keytrail(*command, "--agent", "https://bob:hunter2@agent:54321")
+    assert ran.code == 2
+    assert "agent address 'https://[redacted]@agent:54321'" in ran.err

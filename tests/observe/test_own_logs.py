@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from keytrail.commands.redaction import redacted
 from keytrail.observe.log_gate import SHARE, WINDOW_SECONDS, LogGate
 from keytrail.observe.logs import set_level, set_up_logs
 
@@ -156,3 +157,15 @@ def test_a_wrong_entry_never_raises_into_its_caller() -> None:
     gate = LogGate(Clock())
     assert gate.filter(entry("%d", "x", level=logging.ERROR))
     assert gate.part().entries == {"error": 1}
+
+
+@pytest.mark.usefixtures("_as_before")
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_an_entry_is_redacted(form: str) -> None:
+    """What an entry quotes of a setting or of a backend's answer loses its credentials, and JSON stays JSON."""
+    stream = io.StringIO()
+    set_up_logs("debug", form, stream, redact=redacted)
+    log.warning('agent address %r: expected HOST; not sent: {"api_key":"%s"}', "https://u:hunter2@h", "hunter2")
+    written = stream.getvalue()
+    assert "hunter2" not in written
+    assert "agent address" in (json.loads(written)["message"] if form == "json" else written)

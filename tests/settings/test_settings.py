@@ -169,6 +169,8 @@ def test_show_masks_and_loads_again(file: Path) -> None:
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://user:{SECRET}@backend:4317",
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": f"-----BEGIN PRIVATE KEY-----\n{SECRET}",
         "OTEL_SERVICE_NAME": "keytrail",
+        "OTEL_RESOURCE_ATTRIBUTES": f"team=ml,api_key={SECRET}",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"https://backend/v1/logs?token={SECRET}",
         "OTHER_TOKEN": SECRET,
     }
     settings = load_settings(

@@ -95,7 +95,9 @@ def _run(argv: Sequence[str] | None) -> int:
         code = int(args.run(args))
         flush()
     except KeytrailError as error:
-        print(f"keytrail: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
+        from keytrail.commands.redaction import redacted
+
+        print(f"keytrail: {printable(redacted(str(error)), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
         return error.exit_code
     except BrokenPipeError:
         return 0

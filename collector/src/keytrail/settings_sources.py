@@ -169,13 +169,15 @@ def show(settings: Settings, environ: Mapping[str, str], export: Iterable[tuple[
 
 def masked(name: str, value: str) -> str:
     """Return a value that may be shown: of headers only the names, of a URL no user-info, of a secret nothing."""
+    from keytrail.decode.redact import MARK, Redactor  # its patterns take 0.1 s to compile, and few commands show this
+
     words = name.upper().replace("-", "_")
     if "HEADERS" in words:
         pairs = (part.partition("=") for part in value.split(","))
         return ",".join(f"{key.strip()}={_MASK}" if equals else _MASK for key, equals, _ in pairs)
     if "-----BEGIN" in value or re.search("PASSWORD|TOKEN|SECRET|API_KEY|AUTHORIZATION", words):
         return _MASK
-    return re.sub(r"://[^/?#]*@", f"://{_MASK}@", value)
+    return Redactor().redact(re.sub(r"://[^/?#]*@", f"://{_MASK}@", value))[0].replace(MARK, _MASK)
 
 
 def _yaml(name: str, settings: Settings) -> str:

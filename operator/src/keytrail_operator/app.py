@@ -17,6 +17,7 @@ from typing import Final
 
 import kopf
 
+from keytrail.commands.redaction import redacted
 from keytrail.detect.library import load_rules
 from keytrail.domain.errors import SettingsError
 from keytrail.hardening import keep_errors_private, keep_memory_private
@@ -52,7 +53,7 @@ def reconcilers_of(settings: OperatorSettings, beside: Beside) -> tuple[AnyRecon
 
 def run(settings: OperatorSettings, environ: Mapping[str, str]) -> int:
     """Run until SIGTERM or SIGINT. Raises SettingsError; returns 1 when the Lease was lost."""
-    set_up_logs(settings.log_level, settings.log_format)
+    set_up_logs(settings.log_level, settings.log_format, redact=redacted)
     keep_memory_private()
     keep_errors_private()
     # `set_up_logs` sets the level of the package that both share; this one has another name.

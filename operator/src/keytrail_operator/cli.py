@@ -58,7 +58,9 @@ def _run(argv: Sequence[str] | None) -> int:
 
         return run(settings, os.environ)
     except KeytrailError as error:
-        print(f"keytrail-operator: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
+        from keytrail.commands.redaction import redacted
+
+        print(f"keytrail-operator: {printable(redacted(str(error)), lines=True)}", file=sys.stderr)  # noqa: T201 - a command's answer
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the boundary of the process
         # The text of an unexpected error may quote what it failed on: only its place is shown.

@@ -18,6 +18,7 @@ from keytrail.commands.options import (
     read_settings,
     write_summary,
 )
+from keytrail.commands.redaction import redacted
 
 if TYPE_CHECKING:
     from keytrail.app import Collector
@@ -157,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = read_settings(args)
     check_summary(args.summary)
-    gate = set_up_logs(settings.log_level, settings.log_format)
+    gate = set_up_logs(settings.log_level, settings.log_format, redact=redacted)
     keep_memory_private()
     keep_errors_private()
     accounting = Accounting()

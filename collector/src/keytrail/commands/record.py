@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keytrail.commands.options import add_agent, add_command, add_filters, add_settings_file, at_least, read_settings
+from keytrail.commands.redaction import redacted
 from keytrail.commands.terminal import printable, say
 
 
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from keytrail.source.recording import RecordingWriter
 
     settings = read_settings(args)
-    set_up_logs(settings.log_level, settings.log_format)
+    set_up_logs(settings.log_level, settings.log_format, redact=redacted)
     keep_memory_private()
     keep_errors_private()
     states: set[str] = set()

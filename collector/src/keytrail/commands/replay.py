@@ -16,6 +16,7 @@ from keytrail.commands.options import (
     read_settings,
     write_summary,
 )
+from keytrail.commands.redaction import redacted
 from keytrail.commands.terminal import printable
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     args.output = args.output or ["json"]
     settings = read_settings(args)
     check_summary(args.summary)
-    set_up_logs(settings.log_level, settings.log_format)
+    set_up_logs(settings.log_level, settings.log_format, redact=redacted)
     accounting = Accounting()
     outputs = open_outputs(settings, accounting, os.environ, by_time=True)
     collector = Collector(settings, _source(args.recording, settings.pace), outputs, accounting, live=False)

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from keytrail.observe.log_gate import LogGate
@@ -17,16 +18,36 @@ from keytrail.observe.text import printable
 _OWN = "keytrail"
 
 
-class TextFormatter(logging.Formatter):
+Redact = Callable[[str], str]
+"""Text in; the same without credentials out. Given by who sets the log up: this package knows no stage."""
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, redact: Redact) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def _message(self, record: logging.LogRecord) -> str:
+        message = self._redact(record.getMessage())
+        if record.exc_info and record.exc_info[0] is not None:
+            # The text of an exception may quote what it failed on, and a traceback shows source lines: the type is
+            # enough.
+            message += f" ({record.exc_info[0].__name__})"
+        if repeats := getattr(record, "repeats", 0):
+            message += f" ({repeats} more like this were held back)"
+        return message
+
+
+class TextFormatter(_Formatter):
     """`2026-11-22T10:00:00Z INFO source: message`, with everything unprintable escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one entry on one line."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        return f"{moment} {record.levelname} {printable(_component(record))}: {printable(_message(record))}"
+        return f"{moment} {record.levelname} {printable(_component(record))}: {printable(self._message(record))}"
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """One JSON object an entry: ts, level, component, message, logger, thread; `repeats` where some were held back."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -36,7 +57,7 @@ class JsonFormatter(logging.Formatter):
             "ts": moment,
             "level": record.levelname.lower(),
             "component": _component(record),
-            "message": _message(record),
+            "message": self._message(record),
             "logger": record.name,
             "thread": record.threadName or "",
         }
@@ -52,11 +73,14 @@ class _Handler(logging.StreamHandler[TextIO]):
         """The standard handler prints the entry's raw arguments and source lines: they may hold anything."""
 
 
-def set_up_logs(level: str, format_: str, stream: TextIO = sys.stderr) -> LogGate:
-    """Send Keytrail's log to a stream. Libraries' logs are kept out below warning: they know no redaction."""
+def set_up_logs(level: str, format_: str, stream: TextIO = sys.stderr, *, redact: Redact = str) -> LogGate:
+    """Send Keytrail's log to a stream, redacted: an entry may quote what a user or a backend wrote by mistake.
+
+    Libraries' logs are kept out below warning.
+    """
     gate = LogGate()
     handler = _Handler(stream)
-    handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(redact) if format_ == "json" else TextFormatter(redact))
     handler.addFilter(gate)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -72,13 +96,3 @@ def set_level(level: str) -> None:
 
 def _component(record: logging.LogRecord) -> str:
     return record.name.removeprefix(f"{_OWN}.")
-
-
-def _message(record: logging.LogRecord) -> str:
-    message = record.getMessage()
-    if record.exc_info and record.exc_info[0] is not None:
-        # The text of an exception may quote what it failed on, and a traceback shows source lines: the type is enough.
-        message += f" ({record.exc_info[0].__name__})"
-    if repeats := getattr(record, "repeats", 0):
-        message += f" ({repeats} more like this were held back)"
-    return message
