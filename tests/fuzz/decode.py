@@ -77,8 +77,8 @@ def check(data: bytes) -> None:
         change(message, feed)
     canary = shaped(data)
     _give(message, canary)
-    for form, text in _written(before, message.SerializeToString()).items():
-        assert canary.encode() not in text, f"a credential in the {form}"
+    for where, written in _written(before, message.SerializeToString()).items():
+        assert canary.encode() not in written, f"a credential in the {where}"
 
 
 def _give(message: GetEventsResponse, canary: str) -> None:

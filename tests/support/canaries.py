@@ -128,7 +128,7 @@ NAMED: dict[str, Callable[[Random], str]] = {
 }
 """Credentials that only their surroundings give away: a digest, an id or a word could read the same."""
 
-ENCODED = {
+ENCODED: dict[str, Callable[[str, Random], str]] = {
     "plain": lambda value, _: f"--verbose {value} /srv/data",
     "path": lambda value, _: f"/srv/cache/{value}/data.json",
     "base64": lambda value, _: f"-c echo {_b64(value)} | base64 -d",
@@ -143,7 +143,7 @@ ENCODED = {
     "escaped": lambda value, _: f"-c printf '{''.join(f'{chr(92)}x{byte:02x}' for byte in value.encode())}'",
 }
 """What hides a credential that shows what it is: each is to be seen through wherever it stands."""
-_USED = {
+_USED: dict[str, Callable[[str, Random], str]] = {
     "environment": lambda value, _: f'-c "export SERVICE_TOKEN={value}; run --fast"',
     "option": lambda value, _: f"--host db.example --password {value} --port 5432",
     "option-equals": lambda value, _: f"--api-key={value} --region eu-west-1",
