@@ -89,7 +89,9 @@ def of_executions(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(rules=str(folder))
 
 
-@pytest.mark.parametrize("name", ["policy-library", "kubernetes", "sensors"])
+@pytest.mark.parametrize(
+    "name", ["policy-library", *(pytest.param(name, marks=pytest.mark.long) for name in ("kubernetes", "sensors"))]
+)
 def test_what_stays_with_the_agent_costs_no_finding(of_executions: Settings, name: str) -> None:
     """The same findings, with the same identities, come of all events and of those that are asked for."""
     agent = AgentFilter(events_request(looked_at(of_executions)), ancestors=True)
