@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from cel_expr_python import cel  # type: ignore[import-untyped] # stubs without py.typed
 
+from detect.oracle import Answer, compiled
 from keytrail.detect.compiled import load
 from keytrail.detect.declarations import activation
-from keytrail.detect.oracle import Answer, compiled
 from keytrail.detect.program import generate
 from keytrail.detect.rule_check import Expression, Step, check_rule
 from keytrail.domain.event import Event, EventKind

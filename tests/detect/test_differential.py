@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from detect.oracle import compiled, engine_answer
 from keytrail.detect.analysis import analyse
 from keytrail.detect.conditions import RefusedError, check_condition
 from keytrail.detect.made_event import MadeEvent, made_event
-from keytrail.detect.oracle import compiled, engine_answer
 from keytrail.detect.rule_check import Expression
 from keytrail.domain.event import EventKind
 

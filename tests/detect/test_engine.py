@@ -346,8 +346,7 @@ def test_an_engine_that_was_loaded_apart_goes_on_where_another_stopped() -> None
     assert second.suppressed == {"gone": 1}
 
 
-def test_kinds_and_sensors() -> None:
-    """The engine tells which events and sensors its rules need."""
+def test_kinds() -> None:
+    """The engine tells which events its rules need."""
     engine = Engine.load([rule(requires=["process-credentials"]), sequence()], sensors=["tcp-connect"])
     assert engine.kinds == {EventKind.EXEC, EventKind.CONNECT, EventKind.FILE}
-    assert engine.required_sensors == {"process-credentials"}

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from detect.oracle import engine_answer
 from keytrail.detect.compiled import Program, learn, load
 from keytrail.detect.made_event import MadeEvent, made_event
-from keytrail.detect.oracle import engine_answer
 from keytrail.detect.program import generate
 from keytrail.detect.rule_check import CheckedRule, Step, check_rule
 from keytrail.domain.event import Details, EventKind, FileAccess

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from detect.oracle import compiled, engine_answer
 from keytrail.detect.analysis import analyse
 from keytrail.detect.conditions import check_condition
 from keytrail.detect.made_event import MadeEvent, made_event
-from keytrail.detect.oracle import compiled, engine_answer
 from keytrail.detect.rule_check import Expression
 from keytrail.domain.event import Details, EventKind
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from detect.oracle import compiled, engine_answer
 from keytrail.decode.credential_patterns import looks_like_credential_name
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.redact import Redactor
 from keytrail.detect import Engine
-from keytrail.detect.oracle import compiled, engine_answer
 from keytrail.detect.rule_check import check_rule
 from keytrail.domain.drop import Drop
 from keytrail.domain.event import Event

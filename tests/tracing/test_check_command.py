@@ -6,6 +6,7 @@ import pytest
 
 from keytrail.cli import main
 from keytrail.tracing import sensors
+from keytrail.tracing.schema import newer_fields
 
 
 def run(*argv: str | Path) -> int:
@@ -14,9 +15,14 @@ def run(*argv: str | Path) -> int:
 
 
 def test_shipped_library_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole library in one call: no problem, no warning, exit code 0."""
+    """The whole library in one call: no problem, no warning, exit code 0; what an old agent refuses is noted."""
     assert run("--observe-only", *(policy.path for policy in sensors().values())) == 0
-    assert capsys.readouterr().out == f"{len(sensors())} checked, 0 problems, 0 warnings\n"
+    *notes, summary = capsys.readouterr().out.splitlines()
+    assert summary == f"{len(sensors())} checked, 0 problems, 0 warnings"
+    newer = {str(policy.path) for policy in sensors().values() if newer_fields(policy.data)}
+    assert newer
+    assert {note.partition(":")[0] for note in notes} == newer
+    assert all(note.endswith(" (note)") and ": an agent 1.4 refuses " in note for note in notes)
 
 
 def test_problems_and_warnings_are_one_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,11 +78,6 @@ class Engine:
         return frozenset(self._detect)
 
     @property
-    def required_sensors(self) -> frozenset[str]:
-        """Policies and agent features that the rules in force need."""
-        return frozenset(sensor for rule in self.rules for sensor in rule.rule.spec.requires)
-
-    @property
     def evicted(self) -> Counter[str]:
         """What was forgotten because a memory was full, by rule."""
         found = {state.rule.name: state.evicted for state in self._states}

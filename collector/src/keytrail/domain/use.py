@@ -1,10 +1,9 @@
-"""What all nodes together say of identities and rules: CollectorStates in, totals out.
+"""What all nodes together say of identities: CollectorStates in, totals out.
 
 Used by the command line, which wants exact figures once; the operator keeps the same totals up to date as nodes report
 (`keytrail_operator.reconcile.usage`). Pure.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -34,12 +33,3 @@ def use_of_identities(states: Iterable[tuple[str, CollectorState]]) -> dict[str,
             workloads.setdefault(one.id, set()).update(one.workloads)
             nodes.setdefault(one.id, []).append(node)
     return {id_: Use(last[id_], tuple(sorted(workloads[id_])), tuple(sorted(nodes[id_]))) for id_ in last}
-
-
-def findings_of_rules(states: Iterable[CollectorState]) -> Counter[str]:
-    """Return the findings of the last 24 hours, by rule."""
-    found: Counter[str] = Counter()
-    for state in states:
-        for rule in state.rules:
-            found[rule.name] += rule.findings24h
-    return found

@@ -7,7 +7,7 @@ once, with the agent's own words.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 import yaml
@@ -21,10 +21,8 @@ from keytrail.source.channel import SERVICE, TlsOptions, open_channel
 from keytrail.source.facts import Flag, flags_of
 from keytrail.source.status import Reason, code_of, details_of, reason_of
 
-Mode = Literal["enforce", "monitor"]
 _Reply = TypeVar("_Reply", bound=Message)
 _POLL_SECONDS = 0.5
-_MODES = {"enforce": sensors_pb2.TP_MODE_ENFORCE, "monitor": sensors_pb2.TP_MODE_MONITOR}
 _SETTLED = frozenset({"enabled", "disabled", "load_error", "error", "skipped", "partially_enabled"})
 _FAILED = frozenset({"load_error", "error"})
 ADVICE = {
@@ -155,17 +153,6 @@ class AgentClient:
         """Unload a policy and forget it."""
         request = sensors_pb2.DeleteTracingPolicyRequest(name=name, namespace=namespace)
         self._call("DeleteTracingPolicy", request, sensors_pb2.DeleteTracingPolicyResponse)
-
-    def configure_policy(
-        self, name: str, namespace: str = "", *, enable: bool | None = None, mode: Mode | None = None
-    ) -> None:
-        """Enable or disable a policy, or set its mode (`enforce`, `monitor`); None leaves as it is."""
-        request = sensors_pb2.ConfigureTracingPolicyRequest(name=name, namespace=namespace)
-        if enable is not None:
-            request.enable = enable
-        if mode is not None:
-            request.mode = _MODES[mode]
-        self._call("ConfigureTracingPolicy", request, sensors_pb2.ConfigureTracingPolicyResponse)
 
     def _call(self, method: str, request: Message, reply: type[_Reply], *, timeout: float | None = None) -> _Reply:
         call = self._channel.unary_unary(

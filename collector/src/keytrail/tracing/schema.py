@@ -14,7 +14,7 @@ from typing import Any
 
 import re2
 
-from keytrail.domain.shape import Fault, FieldPath, described, quoted, suggestion
+from keytrail.domain.shape import Fault, FieldPath, described, dotted, quoted, suggestion
 
 _FILE = Path(__file__).with_name("schema.json")
 _ITEM, _ANY = "[]", "*"
@@ -82,16 +82,17 @@ def shape_faults(data: object) -> list[Fault]:
     return faults
 
 
-def newer_fields(data: object) -> set[str]:
-    """Return the names of the fields in use that an agent 1.4 refuses as unknown."""
-    return set(_newer(resource(), data))
+def newer_fields(data: object) -> list[str]:
+    """Return the fields in use that an agent 1.4 refuses as unknown; of nested ones the outermost."""
+    return [dotted(path) for path in _newer(resource(), data, ())]
 
 
-def _newer(node: Node, data: object) -> Iterator[str]:
-    for name, child, value, _ in _inner(node, data, ()):
+def _newer(node: Node, data: object, path: FieldPath) -> Iterator[FieldPath]:
+    for name, child, value, inner in _inner(node, data, path):
         if child.since and name is not None:
-            yield name
-        yield from _newer(child, value)
+            yield inner
+        else:
+            yield from _newer(child, value, inner)
 
 
 def _inner(node: Node, data: object, path: FieldPath) -> Iterator[tuple[str | None, Node, object, FieldPath]]:

@@ -1,7 +1,7 @@
 """The CEL engine's own answer to a condition: what the generated code must agree with.
 
-A checked condition and an event come in, true, false or "an error" comes out. Some hundred microseconds each: for tests
-and for `keytrail rules test`, never on the stream. The answer of the generated code for one condition stands beside it.
+A checked condition and an event come in, true, false or "an error" comes out. The answer of the generated code for one
+condition stands beside it.
 """
 
 from collections.abc import Callable
