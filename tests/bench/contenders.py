@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import struct
+import subprocess
 import tempfile
 import threading
 import time
@@ -62,6 +63,8 @@ class Task(NamedTuple):
     otlp: str
     reader: ReaderName = "auto"
     """Who reads the stream for the product's own contenders."""
+    go_client: str = ""
+    """The program that `go_client` in this folder becomes."""
 
 
 class Took(NamedTuple):
@@ -71,6 +74,8 @@ class Took(NamedTuple):
     seconds: float
     cpu: float
     records: int = 0
+    peak_mb: float = 0.0
+    """Zero: that of the process that was asked."""
 
 
 class Forget:
@@ -186,6 +191,23 @@ def export(task: Task) -> Took:
         )
 
 
+def go_parse(task: Task) -> Took:
+    """Let a client that is made with the agent's own libraries receive and parse."""
+    return _go(task)
+
+
+def go_print(task: Task) -> Took:
+    """Let it print each event as JSON, too, to where nobody reads."""
+    return _go(task, "-print")
+
+
+def _go(task: Task, *options: str) -> Took:
+    command = [task.go_client, "-socket", task.socket, "-events", str(task.events), *options]
+    # Its threads are as many as the cores that it may run on.
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return Took(**json.loads(done.stdout))
+
+
 def _decided(accounting: Accounting) -> int:
     events: int = accounting.summary()["events"]["received"]
     return events
@@ -259,6 +281,8 @@ CONTENDERS: dict[str, Callable[[Task], Took]] = {
     "findings": findings,
     "whole_grpcio": whole_grpcio,
     "export": export,
+    "go_parse": go_parse,
+    "go_print": go_print,
 }
 
 
@@ -269,13 +293,14 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--events", type=int, required=True)
     parser.add_argument("--otlp", default="", help="HOST:PORT of the receiver")
+    parser.add_argument("--go-client", default="", help="the program, for the contenders in Go")
     parser.add_argument("--core", type=int, help="the only core to run on")
     args = parser.parse_args()
     if args.core is not None:
         os.sched_setaffinity(0, {args.core})
-    took = CONTENDERS[args.name](Task(args.socket, args.events, args.otlp))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({**took._asdict(), "peak_mb": peak / 1024}))
+    took = CONTENDERS[args.name](Task(args.socket, args.events, args.otlp, go_client=args.go_client))
+    peak = took.peak_mb or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**took._asdict(), "peak_mb": peak}))
 
 
 if __name__ == "__main__":

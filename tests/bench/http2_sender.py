@@ -4,8 +4,7 @@ In: serialized events. Out: the HTTP/2 bytes of a gRPC response, as fast as the 
 for each connection what sending cost. A server that frames, serializes or locks for each message takes as long as the
 clients it is meant to measure; this one slices one buffer.
 
-Only as much HTTP/2 (RFC 9113) as gRPC clients use towards a server that they trust. Header blocks are not decoded:
-grpcio writes a path that is new to its connection as plain text, and a benchmark's client calls each method once.
+Only as much HTTP/2 (RFC 9113) as gRPC clients use towards a server that they trust.
 """
 
 import contextlib
@@ -16,6 +15,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import accumulate
 from typing import NamedTuple
+
+from hpack import Decoder
 
 from keytrail.proto.tetragon.sensors_pb2 import GetVersionResponse
 
@@ -100,6 +101,7 @@ class Client:
         self._connection = connection
         self._stream = stream
         self._received = bytearray()
+        self._headers = Decoder()
         self._connection_window = self._initial_window = self._stream_window = _WINDOW
         self._next = 0
         self._greeted = self._asked = self._ended = False
@@ -177,13 +179,14 @@ class Client:
             self._ended = True
 
     def _call(self, number: int, header_block: bytes) -> None:
-        if b"GetEvents" in header_block:
+        path = str(dict(self._headers.decode(header_block))[":path"])
+        if path.endswith("/GetEvents"):
             self._stream.renumber(number)
             self._stream_window = self._initial_window
             self._connection.sendall(frame(HEADERS, END_HEADERS, number, _HEAD))
             self._asked = True
             self._since = time.perf_counter(), time.process_time()
-        elif b"GetVersion" in header_block:
+        elif path.endswith("/GetVersion"):
             ends = frame(HEADERS, END_HEADERS | _END_STREAM, number, _OK)
             self._connection.sendall(
                 frame(HEADERS, END_HEADERS, number, _HEAD) + frame(DATA, 0, number, _VERSION) + ends

@@ -7,10 +7,12 @@ a machine's speed drifts by half within minutes, and only neighbours can be comp
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,6 +34,11 @@ LABELS = {
     "whole_grpcio": "(d) with grpcio reading",
     "export": "(e) whole path, all sent as OTLP",
 }
+IN_GO = {
+    "go_parse": "grpc-go and protobuf-go, receive and parse",
+    "go_print": "the same, each event printed as JSON",
+}
+"""Peers: where the components of the cluster tests are built, they run beside ours."""
 PROCESSES = 75_000
 SECTIONS = ("synthetic", "recorded", "stages", "detect", "latency", "growth", "memory")
 _LONG_RUN_IDS = 10_000_000
@@ -59,7 +66,7 @@ def one_round(names: list[str], events: int, cores: Cores, sender: Peer, receive
     for name in names:
         took = run_script(
             *("contenders.py", name, "--events", str(events), "--core", str(cores.client)),
-            *("--socket", sender.address["socket"], "--otlp", receiver.address["otlp"]),
+            *("--socket", sender.address["socket"], "--otlp", receiver.address["otlp"], "--go-client", go_client()),
         )
         cost = sender.answer()
         counted = receiver.ask()
@@ -77,7 +84,8 @@ def one_round(names: list[str], events: int, cores: Cores, sender: Peer, receive
 
 def throughput(corpus: str, events: int, rounds: int, cores: Cores) -> list[Round]:
     """Measure and print one corpus: `synthetic`, or the folder of a recording."""
-    names = list(LABELS)
+    labels = LABELS | IN_GO if go_client() else LABELS
+    names = list(labels)
     with peers(corpus, events, cores) as (sender, receiver):
         size = sender.address["bytes"] / events
         print(f"\n{Path(corpus).name} stream: {events:,} events of {size:,.0f} bytes on average, {rounds} rounds")
@@ -85,11 +93,23 @@ def throughput(corpus: str, events: int, rounds: int, cores: Cores) -> list[Roun
     columns = f"{'events/s':>10}{'CPU s/M':>9}{'peak MB':>9}{'rate / (a) (min-max)':>28}{'CPU / (a)':>11}{'sender':>8}"
     print(f"  {'':42}{columns}")
     for name in names:
-        print(_row(name, found))
+        print(_row(name, labels[name], found))
+    if not go_client():
+        print("  (a client in Go was not measured: `make test-cluster` builds it, where there is Go)")
     return found
 
 
-def _row(name: str, found: list[Round]) -> str:
+@cache
+def go_client() -> str:
+    """Return the path of the client in Go, empty where it was not built: building needs a network."""
+    sys.path.append(str(HERE.parent))
+    from support.components.build import GO_CLIENT, built
+
+    folder = built(GO_CLIENT) if shutil.which("go") else None
+    return str(folder / GO_CLIENT.programs[0]) if folder else ""
+
+
+def _row(name: str, label: str, found: list[Round]) -> str:
     def all_of(measure: str) -> list[float]:
         return [one[name][measure] for one in found]
 
@@ -99,7 +119,7 @@ def _row(name: str, found: list[Round]) -> str:
     rate, cpu = ratios("events_per_second"), ratios("cpu_us_per_event")
     spread = f"{median(rate):.2f} ({min(rate):.2f}-{max(rate):.2f})"
     return (
-        f"  {LABELS[name]:42}{median(all_of('events_per_second')):>10,.0f}{median(all_of('cpu_us_per_event')):>9.1f}"
+        f"  {label:42}{median(all_of('events_per_second')):>10,.0f}{median(all_of('cpu_us_per_event')):>9.1f}"
         f"{median(all_of('peak_mb')):>9.0f}{spread:>28}{median(cpu):>11.2f}{median(all_of('sender_busy')):>8.0%}"
     )
 

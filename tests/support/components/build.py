@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TextIO
 
 TESTS = Path(__file__).parent.parent.parent
+SOURCE = TESTS.parent / "collector" / "src"
+PROTOS = SOURCE / "keytrail" / "proto" / "tetragon"
 RECIPES = TESTS / "cluster" / "components"
 INPUTS = {".go", ".mod", ".sum"}
 MANIFEST = "manifest.yaml"
@@ -49,6 +51,8 @@ class Component:
     link: str = "-s -w"
     renamed: tuple[tuple[str, str], ...] = ()
     """Go names a program after the last part of its path, which says nothing for some."""
+    messages: tuple[str, ...] = ()
+    """Tetragon's message files that are made into Go for it, as its package `tetragon`."""
     seldom: bool = False
     """Only the long tests need it: built when one of them asks for it."""
 
@@ -78,7 +82,14 @@ HELM = Component("helm", ("helm",), RECIPES / "helm")
 COLLECTOR = Component("collector", ("otelcol",), RECIPES / "collector", renamed=(("builder", "otelcol"),))
 LOKI = Component("loki", ("loki",), RECIPES / "loki")
 GO_SERVER = Component("go-server", ("go_server",), TESTS / "source" / "go_server", package=".")
-COMPONENTS = {one.name: one for one in (GO_SERVER, COLLECTOR, KUBERNETES, OLDEST, BETWEEN, KWOK, LOKI, HELM)}
+GO_CLIENT = Component(
+    "go-client",
+    ("go_client",),
+    TESTS / "bench" / "go_client",
+    package=".",
+    messages=("events", "tetragon", "capabilities", "bpf"),
+)
+COMPONENTS = {one.name: one for one in (GO_SERVER, GO_CLIENT, COLLECTOR, KUBERNETES, OLDEST, BETWEEN, KWOK, LOKI, HELM)}
 
 
 def cache() -> Path:
@@ -111,6 +122,8 @@ def _key(component: Component) -> str:
     for path in sorted(component.source.rglob("*")):
         if path.suffix in INPUTS or path.name == MANIFEST:
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name in component.messages:
+        digest.update((PROTOS / f"{name}.proto").read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -164,9 +177,26 @@ def _compile(component: Component, partial: Path, output: TextIO) -> None:
         source = partial / "generated"
         options = ["--skip-compilation", "--config", str(manifest), "--output-path", str(source)]
         _require(component.name, ["go", "tool", "builder", *options], component.source, output)
+    if component.messages:
+        source = Path(shutil.copytree(source, partial / "source"))
+        _translate(component, partial, source, output)
     package = "." if source != component.source else component.package
     command = ["go", "build", *FLAGS, "-ldflags", component.link, "-o", f"{partial / 'bin'}/", package]
     _require(component.name, command, source, output)
+
+
+def _translate(component: Component, partial: Path, source: Path, output: TextIO) -> None:
+    """Make Go of Tetragon's messages, by the generator that the component's go.mod names."""
+    generator = partial / "protoc-gen-go"
+    plugin = ["go", "build", "-o", str(generator), "google.golang.org/protobuf/cmd/protoc-gen-go"]
+    _require(component.name, plugin, source, output)
+    module = component.programs[0]
+    files = [str(PROTOS / f"{name}.proto") for name in component.messages]
+    packages = [f"--go_opt=M{Path(file).relative_to(SOURCE)}={module}/tetragon" for file in files]
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"--plugin={generator}", f"--proto_path={SOURCE}"]
+    _require(
+        component.name, [*command, f"--go_out={source}", f"--go_opt=module={module}", *packages, *files], source, output
+    )
 
 
 def _require(name: str, command: list[str], folder: Path, output: TextIO) -> None:
