@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peers import Cores, Pace, Peer, run_script, say
+from peers import Cores, Pace, Peer, go_client, run_script, say
 from report import CPU_CORES, CPU_PACE, LATENCY_MS, ZERO_DROP
 
 from keytrail.app import Collector
@@ -187,7 +187,7 @@ def measure(seconds: float, halvings: int, cores: Cores) -> dict[str, Any]:
             for rate in sorted((*LATENCY_MS, CPU_PACE))
         ]
         _print_rows(rows, seconds)
-        found: dict[str, Any] = {"rows": [row._asdict() for row in rows]}
+        found: dict[str, Any] = {"rows": [row._asdict() for row in rows], "in_go": _in_go(sender, seconds, cores)}
         if halvings:
             low, high = _BOUNDS
             steady = highest(lambda rate: at(rate).keeps_up, low, high, halvings)
@@ -201,6 +201,21 @@ def measure(seconds: float, halvings: int, cores: Cores) -> dict[str, Any]:
             found |= {"burst": burst, "steady": steady, "searched": searched}
     finally:
         sender.stop()
+    return found
+
+
+def _in_go(sender: Peer, seconds: float, cores: Cores) -> list[dict[str, Any]]:
+    """Measure and print what the same paces cost a client in Go."""
+    found = []
+    for rate in sorted((*LATENCY_MS, CPU_PACE)) if go_client() else ():
+        for name, what in (("go_parse", "receives and parses"), ("go_print", "prints each as JSON")):
+            pace = Pace(rate, seconds)
+            sender.tell(**pace._asdict())
+            share = ("--socket", sender.address["socket"], "--core", str(cores.client), "--go-client", go_client())
+            took = run_script("contenders.py", name, "--events", str(int(rate * seconds)), *share)
+            lost, used = sender.answer()["dropped"], took["cpu"] / took["seconds"]
+            print(f"  {rate:>10,} a client in Go that {what:<26}{used:>11.3f}{lost:>7,}")
+            found.append({"rate": rate, "name": name, "cpu": used, "lost": lost})
     return found
 
 

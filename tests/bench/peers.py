@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import time
 from array import array
 from collections import deque
 from concurrent import futures
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TextIO
@@ -101,6 +103,16 @@ def run_script(script: str, *arguments: str, patience: float = 300, stdin: Any =
     done = subprocess.run(command, check=True, stdin=stdin, stdout=subprocess.PIPE, timeout=patience)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+@cache
+def go_client() -> str:
+    """Return the path of the client in Go, empty where it was not built: that needs Go and a network."""
+    sys.path.append(str(HERE.parent))
+    from support.components.build import GO_CLIENT, built
+
+    folder = built(GO_CLIENT) if shutil.which("go") else None
+    return str(folder / GO_CLIENT.programs[0]) if folder else ""
 
 
 def opened(pipe: Any) -> TextIO:

@@ -7,19 +7,17 @@ a machine's speed drifts by half within minutes, and only neighbours can be comp
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import growth
 import latency
-from peers import HERE, Cores, Peer, opened, run_script
+from peers import HERE, Cores, Peer, go_client, opened, run_script
 from report import GROWTH, REFERENCE, put_into, table
 
 RECORDING = HERE.parent.parent / "collector/src/keytrail/testing/recordings/policy-library"
@@ -68,6 +66,8 @@ def one_round(names: list[str], events: int, cores: Cores, sender: Peer, receive
             *("contenders.py", name, "--events", str(events), "--core", str(cores.client)),
             *("--socket", sender.address["socket"], "--otlp", receiver.address["otlp"], "--go-client", go_client()),
         )
+        if name in IN_GO and took["events"] != events:
+            raise SystemExit(f"{name}: {took['events']} of {events} events")
         cost = sender.answer()
         counted = receiver.ask()
         if counted["records"] != took["records"]:
@@ -97,16 +97,6 @@ def throughput(corpus: str, events: int, rounds: int, cores: Cores) -> list[Roun
     if not go_client():
         print("  (a client in Go was not measured: `make test-cluster` builds it, where there is Go)")
     return found
-
-
-@cache
-def go_client() -> str:
-    """Return the path of the client in Go, empty where it was not built: building needs a network."""
-    sys.path.append(str(HERE.parent))
-    from support.components.build import GO_CLIENT, built
-
-    folder = built(GO_CLIENT) if shutil.which("go") else None
-    return str(folder / GO_CLIENT.programs[0]) if folder else ""
 
 
 def _row(name: str, label: str, found: list[Round]) -> str:
