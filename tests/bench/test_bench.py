@@ -21,6 +21,7 @@ SIZES = {
     "pods": [10, 50, 250],
 }
 CONTENDERS = {"raw", "grpcio", "receive", "receive_grpcio", "decode", "whole", "findings", "whole_grpcio", "export"}
+PACES = (1_000, 1_100, 5_000, 20_000)
 IN_GO = {"go_parse", "go_print"}
 
 
@@ -68,21 +69,17 @@ def test_small_run_measures_everything(tmp_path: Path) -> None:
     assert all(one["ratio"] > 0 and one["kinds"] for one in found["detect"].values())
 
 
-@pytest.mark.cluster(
-    "go-client"
-)  # a minute or two, as each pace has a collector of its own and 200,000 processes take their time
+@pytest.mark.cluster("go-client")  # minutes: each pace has a collector of its own, and 200,000 processes take time
 @pytest.mark.timeout(600)
 def test_every_pace_and_size_has_its_row(tmp_path: Path) -> None:
     """Every event of a pace is decided on or counted as lost, and every size of a node is measured."""
     small = ("--paced-seconds", "0.2", "--halvings", "1", "--growth-events", "256", "--growth-passes", "1")
     found = bench(tmp_path, *small, "--growth-ids", "5000", "--only", "latency", "growth")
     rows = found["latency"]["rows"]
-    assert {(row["rate"], row["gather_ms"]) for row in rows} == set(product((1_000, 1_100, 5_000, 20_000), (5, 0)))
+    assert {(row["rate"], row["gather_ms"]) for row in rows} == set(product(PACES, (5, 0)))
     assert all(row["longest"] >= row["p99"] >= row["p50"] > 0 for row in rows if not row["dropped"])
     assert found["latency"]["burst"] >= found["latency"]["steady"]
-    assert {(row["rate"], row["name"]) for row in found["latency"]["in_go"]} == set(
-        product((1_000, 1_100, 5_000, 20_000), IN_GO)
-    )
+    assert {(row["rate"], row["name"]) for row in found["latency"]["in_go"]} == set(product(PACES, IN_GO))
     sizes = {what: [row["size"] for row in found["growth"][what]] for what in SIZES}
     assert sizes == SIZES
     assert found["growth"]["stream"]["seen"] == 10_000
