@@ -61,6 +61,11 @@ class Analysis:
     """Variable (empty: an item of a list) and field that the condition reads."""
     cost: int = 0
     nodes: int = 0
+    reads: dict[int, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    """The same for a node, and the next for a chain of one operator: worked out when first asked for, by `guards` and
+    `translation`, which look at a condition once for each kind of event and each subject."""
+    ordered: dict[int, list[Any]] = field(default_factory=dict)
+    """Its sides, cheap ones first."""
 
 
 @dataclass(frozen=True, slots=True)

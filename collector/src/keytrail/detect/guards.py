@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from keytrail.detect import environment
 from keytrail.detect.analysis import operands
-from keytrail.detect.price import price
 from keytrail.detect.rule_check import Expression
 from keytrail.detect.translation import Translator, joined
 
@@ -103,6 +102,7 @@ class Bounds:
         self._folding = translator.folding
         self._subject = subject
         self._negations = negations
+        self._known_reads = expression.analysis.reads
         self.asked: set[Read] = set()
         """What of the subject it was found to depend on."""
 
@@ -127,13 +127,14 @@ class Bounds:
     def _bound(self, node: Any, *, most: bool) -> str:
         overload = self._overload(node)
         if overload in {"logical_and", "logical_or"}:
-            sides = sorted(self._translator.sides(node), key=price)
+            sides = self._translator.ordered(node)
             return joined((self.bound(side, most=most) for side in sides), conjunction=overload == "logical_and")
         if overload == "logical_not":
             return negated(self.bound(operands(node)[0], most=not most)) if self._negations else str(most)
         if overload == "conditional":
             return self._conditional(node, most=most)
-        reads = set(_reads(node))
+        known = self._known_reads
+        reads = known[node.id] if node.id in known else known.setdefault(node.id, frozenset(_reads(node)))
         if self._folding.can_fail(node) or not reads <= self._subject.fields.keys():
             return str(most)
         self.asked |= reads

@@ -7,6 +7,7 @@ file: `library` finds the lines. Next: `program`, which makes code of it.
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -96,9 +97,22 @@ def tuned(rule: DetectionRule, tuning: RuleTuning) -> DetectionRule:
     return replace(rule, spec=spec)
 
 
+class _Constants(dict[str, Any]):
+    """Constants that are compared as they are written: to Python 1, 1.0 and True are equal."""
+
+    def __hash__(self) -> int:  # type: ignore[override] # nobody changes one
+        return hash(repr(self))
+
+    def __eq__(self, other: object) -> bool:
+        return repr(self) == repr(other)
+
+
 def constants_of(parameters: Any) -> Constants:
     """Values of parameters as conditions see them."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+    return _Constants((name, tuple(value) if isinstance(value, list) else value) for name, value in parameters.items())
+
+
+_NO_CONSTANTS: Final = constants_of({})
 
 
 class _Checker:
@@ -115,10 +129,10 @@ class _Checker:
     def check(self, sensors: Collection[str] | None) -> CheckedRule:
         spec = self._rule.spec
         exceptions = [
-            self._expression(one.condition, ("spec", "exceptions", index, "condition"))
+            self._condition(one.condition, ("spec", "exceptions", index, "condition"))
             for index, one in enumerate(spec.exceptions)
         ]
-        last = Step(spec.events, self._expression(spec.condition, ("spec", "condition")), tuple(exceptions))
+        last = Step(spec.events, self._condition(spec.condition, ("spec", "condition")), tuple(exceptions))
         if sensors is not None:
             known = [*AGENT_FEATURES, *sorted(sensors)]
             for index, sensor in enumerate(spec.requires):
@@ -141,12 +155,16 @@ class _Checker:
     def _sequence(self, spec: DetectionRuleSpec) -> Iterator[Step]:
         for index, step in enumerate(spec.sequence.steps if spec.sequence else ()):
             path = ("spec", "sequence", "steps", index, "condition")
-            yield Step(step.events, self._expression(step.condition, path))
+            yield Step(step.events, self._condition(step.condition, path))
 
-    def _expression(self, text: str, path: FieldPath, *, wants: str = "bool", shift: int = 0) -> Expression:
+    def _condition(self, text: str, path: FieldPath) -> Expression:
+        return self._expression(text, path, self._constants)
+
+    def _expression(
+        self, text: str, path: FieldPath, constants: Constants, *, wants: str = "bool", shift: int = 0
+    ) -> Expression:
         try:
-            condition = check_condition(text, self._constants, wants=wants)
-            return Expression(condition, analyse(condition))
+            return _analysed(text, constants, wants)
         except RefusedError as error:
             for refusal in error.refusals:
                 line = f"line {refusal.line}, " if "\n" in text else ""
@@ -175,7 +193,8 @@ class _Checker:
         if variable is not None and variable.many:
             self.faults.append(Fault(path, f"{column}{head} is a list: it can be tested, but not shown or compared"))
             return _NEVER
-        return self._expression(name, path, wants="", shift=shift)
+        constants = self._constants if variable is None else _NO_CONSTANTS  # then `process.name` is one of all rules
+        return self._expression(name, path, constants, wants="", shift=shift)
 
 
 def _tuning_faults(spec: DetectionRuleSpec, tuning: RuleTuning) -> Iterator[Fault]:
@@ -212,10 +231,12 @@ def _version(spec: DetectionRuleSpec) -> str:
     return blake2b(repr(decides).encode(), digest_size=4).hexdigest()
 
 
-def _never() -> Expression:
-    condition = check_condition("false", {})
+# A rule is checked when it is read, when it is tuned and when it is compiled; fields come again in nearly all of them.
+@lru_cache(maxsize=1_024)
+def _analysed(text: str, constants: Constants, wants: str) -> Expression:
+    condition = check_condition(text, constants, wants=wants)
     return Expression(condition, analyse(condition))
 
 
-_NEVER: Final = _never()
+_NEVER: Final = _analysed("false", _NO_CONSTANTS, "bool")
 """In place of what could not be checked, so that the rest of the rule is still looked at."""

@@ -138,6 +138,14 @@ class Translator:
             same = side.WhichOneof("which") == "call" and side.call.function == node.call.function
             yield from self.sides(side) if same else (side,)
 
+    def ordered(self, node: Any, items: frozenset[str] = frozenset()) -> list[Any]:
+        """The same, cheap ones first; `items` are names of macros' items around it."""
+        known = self._analysis.ordered.get(node.id)
+        if known is None:
+            known = sorted(self.sides(node), key=lambda side: price(side, items))
+            self._analysis.ordered[node.id] = known
+        return known
+
     def _code(  # noqa: PLR0911 - one return for each form of node
         self, node: Any, scope: dict[str, str], *, nested: bool
     ) -> str:
@@ -239,7 +247,7 @@ class Translator:
 
     def _logical(self, node: Any, conjunction: bool, scope: dict[str, str], *, nested: bool) -> str:
         if not self.folding.can_fail(node):  # then the order of the sides does not matter: cheap ones first
-            ordered = sorted(self.sides(node), key=lambda side: price(side, frozenset(scope)))
+            ordered = self.ordered(node, frozenset(scope))
             return joined((self._code(side, scope, nested=nested) for side in ordered), conjunction=conjunction)
         left, right = operands(node)
         constant = any(self.folding.constant(side) is not None for side in (left, right))  # a neutral one
