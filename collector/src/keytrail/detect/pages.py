@@ -9,15 +9,13 @@ written is `keytrail.export`'s and is handed in, since stages do not know each o
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from keytrail.commands.terminal import printable
 from keytrail.detect.attack_layer import attack_layer
-from keytrail.detect.engine import Engine
 from keytrail.detect.library import load_rules
-from keytrail.detect.made_event import made_event
 from keytrail.detect.rule_check import AGENT_FEATURES
 from keytrail.detect.rule_tests import run_rule_tests
 from keytrail.domain.errors import ManifestError
@@ -72,14 +70,8 @@ def page(rules: Sequence[DetectionRule], line: Callable[[Finding], str]) -> str:
 
 def sample(rule: DetectionRule) -> Finding | None:
     """The finding of the rule's first positive test that passes; None without one."""
-    for test, result in zip(rule.spec.tests, run_rule_tests([rule]), strict=True):
-        if not (test.match and result.passed):
-            continue
-        engine = Engine.load([rule], maturities=tuple(Maturity))
-        given: Iterable[object] = test.events or (test.event,)
-        events = [made_event(one, rule.spec.events[0]) for one in given if isinstance(one, Mapping)]
-        return next(finding for event in events for finding in engine.detect(event))
-    return None
+    results = zip(rule.spec.tests, run_rule_tests([rule]), strict=True)
+    return next((result.finding for test, result in results if test.match and result.passed), None)
 
 
 def snippet(rule: DetectionRule) -> str:

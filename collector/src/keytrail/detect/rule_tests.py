@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from keytrail.detect.compiler import compile_rules
 from keytrail.detect.engine import Engine
 from keytrail.detect.made_event import MadeEventError, made_event
 from keytrail.domain.finding import Finding
@@ -26,6 +27,8 @@ class RuleTestResult:
     """What was found, or why the test could not run."""
     path: FieldPath
     """Where the test stands in the manifest."""
+    finding: Finding | None = None
+    """The first that was found."""
 
 
 def run_rule_tests(rules: Iterable[DetectionRule]) -> list[RuleTestResult]:
@@ -34,10 +37,10 @@ def run_rule_tests(rules: Iterable[DetectionRule]) -> list[RuleTestResult]:
 
 
 def _results(rule: DetectionRule) -> Iterator[RuleTestResult]:
+    compiled = compile_rules([rule], maturities=tuple(Maturity))
     for index, test in enumerate(rule.spec.tests):
         path: FieldPath = ("spec", "tests", index)
-        # Made anew for each test: thresholds and sequences remember.
-        engine = Engine.load([rule], maturities=tuple(Maturity))
+        engine = Engine(compiled)  # made anew for each test: thresholds and sequences remember
         if faults := engine.refused.get(rule.name):
             yield RuleTestResult(rule.name, test.name, passed=False, message=faults[0].message, path=path)
             continue
@@ -77,4 +80,4 @@ def _judged(
         message = found[0].message
     else:
         message = "no finding"
-    return RuleTestResult(rule.name, test.name, passed, message, path)
+    return RuleTestResult(rule.name, test.name, passed, message, path, next(iter(found), None))
