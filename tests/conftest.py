@@ -41,7 +41,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if bool(item.get_closest_marker("cluster")) == cluster and (long or not item.get_closest_marker("long"))
     ]
     if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        staying = set(kept)
+        config.hook.pytest_deselected(items=[item for item in items if item not in staying])
         items[:] = kept
 
 

@@ -21,6 +21,8 @@ from keytrail.decode.decoder import Decoder
 from keytrail.decode.details import DecodedEvent
 from keytrail.decode.redact import Redactor
 from keytrail.detect import Engine
+from keytrail.detect.compiled import CompiledRules
+from keytrail.detect.compiler import compile_rules
 from keytrail.detect.library import load_rules
 from keytrail.domain.drop import Drop
 from keytrail.domain.finding import Finding
@@ -43,6 +45,12 @@ def shipped_rules() -> tuple[DetectionRule, ...]:
     if problems:
         raise ValueError("\n".join(str(problem) for problem in problems))
     return rules
+
+
+@cache
+def every_rule() -> CompiledRules:
+    """All of them as code: compiled once, for an engine each."""
+    return compile_rules(shipped_rules(), maturities=tuple(Maturity))
 
 
 @cache
@@ -90,12 +98,10 @@ def expected_kinds(recording: str) -> Mapping[str, str]:
     return {window["name"]: window.get("kind", "") for window in labels(recording)["windows"]}
 
 
-def findings_by_window(
-    recording: str, rules: Iterable[DetectionRule], maturities: tuple[Maturity, ...] = (Maturity.STABLE,)
-) -> dict[str, list[Finding]]:
+def findings_by_window(recording: str, rules: CompiledRules) -> dict[str, list[Finding]]:
     """Findings of each window, by the place in the stream of the event that made them."""
     # What the driver of a recording does in a minute is what a node sees in a day: the budget is not under test.
-    engine = Engine.load(rules, maturities=maturities, budget=UNLIMITED)
+    engine = Engine(rules, budget=UNLIMITED)
     spans = list(windows_of(recording))
     found: dict[str, list[Finding]] = {name: [] for name in (OUTSIDE, *(name for name, _, _ in spans))}
     for place, event in attributed(recording):
@@ -110,7 +116,7 @@ def findings_by_window(
 def library_findings(recording: str, *, stable: bool = False) -> Mapping[str, list[Finding]]:
     """Findings of the whole library, or of its stable rules: rules are judged apart, so one run serves all tests."""
     if not stable:
-        return findings_by_window(recording, shipped_rules(), tuple(Maturity))
+        return findings_by_window(recording, every_rule())
     every = library_findings(recording).items()
     return {name: [one for one in found if one.rule.spec.maturity is Maturity.STABLE] for name, found in every}
 
@@ -144,8 +150,8 @@ def summary(findings: Iterable[Finding]) -> str:
 def print_report(recording: str, options: argparse.Namespace) -> int:
     """Print one recording's table; return how many windows are not as they should be."""
     rules = [rule for rule in shipped_rules() if not options.only or rule.name in options.only]
-    stable = findings_by_window(recording, rules)
-    everything = findings_by_window(recording, rules, tuple(Maturity))
+    stable = findings_by_window(recording, compile_rules(rules))
+    everything = findings_by_window(recording, compile_rules(rules, maturities=tuple(Maturity)))
     shown = stable if options.rules == "stable" else everything
     kinds, wrong = expected_kinds(recording), 0
     for name in (*(name for name, _, _ in windows_of(recording)), OUTSIDE):
