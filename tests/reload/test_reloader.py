@@ -164,13 +164,14 @@ def test_log_level_is_taken_over_and_other_settings_need_a_restart(
 
 def test_wrong_settings_do_not_keep_manifests_out(world: World) -> None:
     """A settings file that cannot be read keeps what was set and says where it is wrong; manifests are apart."""
-    world.file.write_text("log_level: lowd\n")
+    world.file.write_text("log_level: lowd\nredact_patterns: ['a(']\n")
     world.config.replace(GOOD | {"mapping.yaml": mapping("after")})
     world.look_twice()
     state = world.reloader.state()
     assert (len(world.given), state.generation, state.result) == (1, 2, Result.REFUSED)
-    [problem] = state.problems
-    assert problem.startswith(f"{world.file}:1: log_level: ")
+    assert state.needs_restart == ()
+    for problem, name in zip(state.problems, ("1: log_level", "2: redact_patterns[0]"), strict=True):
+        assert problem.startswith(f"{world.file}:{name}: ")
 
 
 def test_asked_for_it_looks_at_once_and_answers(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -74,7 +74,7 @@ class Collector:
 
         Raises UsageError for wrong manifests.
         """
-        redactor = Redactor()
+        redactor = Redactor(settings.redact_patterns)
         wanted, placed = settings.event_filter(), EventFilter()
         if enricher is not None:  # which pod it is nobody knows before
             placed = EventFilter(namespaces=wanted.namespaces, pods=wanted.pods)

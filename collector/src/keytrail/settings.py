@@ -348,6 +348,18 @@ class Settings:
             maximum=1000,
         ),
     ] = 5
+    redact_patterns: Annotated[
+        tuple[str, ...],
+        Doc(
+            "Credentials that only you know of, such as your company's own tokens, as expressions in RE2's syntax. "
+            "What fits goes from all text, beside what is known as a credential anyway; of an expression with groups "
+            "only the groups. An expression, not the credential itself: settings are shown.",
+            ["acme_live_[a-z0-9]{32}"],
+            max_items=64,
+            max_length=1024,
+            format=RE2_EXPRESSION,
+        ),
+    ] = ()
     unmapped_credentials: Annotated[
         bool, Doc("Report variables that look like credentials and that no mapping names.", example=False)
     ] = True

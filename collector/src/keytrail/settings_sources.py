@@ -35,6 +35,7 @@ _FLAGS = {
     "namespaces": "--namespace",
     "pods": "--pod",
     "binaries": "--binary",
+    "redact_patterns": "--redact-pattern",
 }
 _FIELDS: dict[str, ShapeField] = {one.name: one for one in fields_of(Settings)}
 
@@ -163,12 +164,16 @@ def show(settings: Settings, environ: Mapping[str, str], export: Iterable[tuple[
     width = max(len(row) for row, _ in rows)
     lines = [f"{row:<{width}}  # {origin}" for row, origin in rows]
     lines += ["", "# OpenTelemetry:"] if exported else []
-    lines += [f"# {name} = {json.dumps(masked(name, value))}  ({origin})" for name, value, origin in exported]
+    own = settings.redact_patterns
+    lines += [f"# {name} = {json.dumps(masked(name, value, own))}  ({origin})" for name, value, origin in exported]
     return "\n".join(lines) + "\n"
 
 
-def masked(name: str, value: str) -> str:
-    """Return a value that may be shown: of headers only the names, of a URL no user-info, of a secret nothing."""
+def masked(name: str, value: str, own: Iterable[str] = ()) -> str:
+    """Return a value that may be shown: of headers only the names, of a URL no user-info, of a secret nothing.
+
+    `own` are the user's expressions for further secrets.
+    """
     from keytrail.decode.redact import MARK, Redactor  # its patterns take 0.1 s to compile, and few commands show this
 
     words = name.upper().replace("-", "_")
@@ -177,7 +182,7 @@ def masked(name: str, value: str) -> str:
         return ",".join(f"{key.strip()}={_MASK}" if equals else _MASK for key, equals, _ in pairs)
     if "-----BEGIN" in value or re.search("PASSWORD|TOKEN|SECRET|API_KEY|AUTHORIZATION", words):
         return _MASK
-    return Redactor().redact(re.sub(r"://[^/?#]*@", f"://{_MASK}@", value))[0].replace(MARK, _MASK)
+    return Redactor(own).redact(re.sub(r"://[^/?#]*@", f"://{_MASK}@", value))[0].replace(MARK, _MASK)
 
 
 def _yaml(name: str, settings: Settings) -> str:

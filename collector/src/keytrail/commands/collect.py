@@ -13,9 +13,11 @@ from keytrail.commands.options import (
     add_config,
     add_filters,
     add_otlp_records,
+    add_redaction,
     add_settings_file,
     check_summary,
     read_settings,
+    settings_now,
     write_summary,
 )
 from keytrail.commands.redaction import redacted
@@ -55,6 +57,7 @@ def add(commands: Any) -> None:
     add_otlp_records(parser)
     add_agent(parser)
     add_filters(parser)
+    add_redaction(parser)
     add_settings_file(parser)
     parser.set_defaults(run=run)
 
@@ -73,7 +76,7 @@ def _cluster(settings: "Settings") -> "Cluster":
     from keytrail.cluster import Cluster  # and with it a client of the API server, which weighs 5 MB
     from keytrail.decode.redact import Redactor
 
-    return Cluster.open(settings, os.environ, Redactor().redact)
+    return Cluster.open(settings, os.environ, Redactor(settings.redact_patterns).redact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def _compose(
         ask_for=source.ask_for,
     )
     settings_file = args.settings or os.environ.get(FILE_VARIABLE)
-    reloader = collector.reloader(lambda: read_settings(args), Path(settings_file) if settings_file else None)
+    reloader = collector.reloader(lambda: settings_now(args), Path(settings_file) if settings_file else None)
     part = None if cluster is None else cluster.part
     probe = CollectorProbe(settings, collector, source, stream, guard, reloader, gate, outputs.delivery, part)
     if settings.resolve_hosts:

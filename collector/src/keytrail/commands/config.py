@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from keytrail.commands.options import add_command, add_config, add_filters, add_settings_file
+from keytrail.commands.options import add_command, add_config, add_filters, add_redaction, add_settings_file
 from keytrail.commands.terminal import say
 from keytrail.domain.errors import SettingsError
 
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
     )
     add_config(show)
     add_filters(show)
+    add_redaction(show)
     add_settings_file(show)
     show.set_defaults(run=run)
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args)
     check_addresses(settings)
     # The manifests belong to the settings: a wrong one is an error here.
-    configuration = load_configuration(settings, Redactor().redact, live=False, findings=True)
+    configuration = load_configuration(settings, Redactor(settings.redact_patterns).redact, live=False, findings=True)
     say(show(settings, os.environ, otlp_rows()).rstrip("\n"))
     say(f"\n# Asked of the agent: {asking(settings, configuration)}")
     return 0

@@ -84,7 +84,9 @@ def _asking(settings: "Settings") -> dict[str, str]:
     from keytrail.domain.errors import UsageError
 
     try:
-        configuration = load_configuration(settings, Redactor().redact, live=False, findings=True)
+        configuration = load_configuration(
+            settings, Redactor(settings.redact_patterns).redact, live=False, findings=True
+        )
     except UsageError as error:
         return {"asking_error": str(error)}
     return {"asking": asking(settings, configuration)}

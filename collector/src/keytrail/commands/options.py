@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from keytrail.commands.redaction import redact_too
 from keytrail.domain.errors import SettingsError
 from keytrail.domain.event import EventKind
 
@@ -20,7 +21,7 @@ Number = TypeVar("Number", int, float)
 _FLAGS = {
     "agent_address", "agent_tls_ca", "agent_tls_cert", "agent_tls_key", "agent_tls_server_name", "config", "output",
     "color", "event_kinds", "namespaces", "pods", "binaries", "policy_names", "pace", "log_level", "log_format",
-    "state_dir", "proc_fallback", "otlp_records", "rules",
+    "state_dir", "proc_fallback", "otlp_records", "rules", "redact_patterns",
 }  # fmt: skip
 """Options that are settings: their destination is the setting's name, and their default is to say nothing."""
 
@@ -88,6 +89,17 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_redaction(parser: argparse.ArgumentParser) -> None:
+    """What of the text goes that nobody else knows for a credential."""
+    parser.add_argument(
+        "--redact-pattern",
+        dest="redact_patterns",
+        action="append",
+        metavar="REGEX",
+        help="RE2 expression for credentials of your own, redacted like all others; may be repeated",
+    )
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The folder of manifests, and which rules run."""
     parser.add_argument(
@@ -111,7 +123,14 @@ def add_otlp_records(parser: argparse.ArgumentParser) -> None:
 
 
 def read_settings(args: argparse.Namespace) -> "Settings":
-    """Settings from the file, the environment and this command line."""
+    """The settings of this run; what their own expressions find goes from now on from all that the process says."""
+    settings = settings_now(args)
+    redact_too(settings.redact_patterns)
+    return settings
+
+
+def settings_now(args: argparse.Namespace) -> "Settings":
+    """Settings from the file, the environment and this command line, as they are now."""
     from keytrail.settings_sources import load_settings
 
     given = {name: value for name, value in vars(args).items() if name in _FLAGS and value is not None}

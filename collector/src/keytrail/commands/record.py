@@ -5,7 +5,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from keytrail.commands.options import add_agent, add_command, add_filters, add_settings_file, at_least, read_settings
+from keytrail.commands.options import (
+    add_agent,
+    add_command,
+    add_filters,
+    add_redaction,
+    add_settings_file,
+    at_least,
+    read_settings,
+)
 from keytrail.commands.redaction import redacted
 from keytrail.commands.terminal import printable, say
 
@@ -23,6 +31,7 @@ def add(commands: Any) -> None:
                         help="write the stream as it is: every variable of every process, values included")  # fmt: skip
     add_agent(parser)
     add_filters(parser)
+    add_redaction(parser)
     add_settings_file(parser)
     parser.set_defaults(run=run)
 
@@ -44,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     keep_errors_private()
     states: set[str] = set()
     source = open_stream(settings, settings.event_filter(), lambda transition: states.add(transition.state.value))
-    redact = Redactor().redact
+    redact = Redactor(settings.redact_patterns).redact
     written = unreadable = 0
     ends = time.monotonic() + args.seconds if args.seconds is not None else None
     with stop_on_signals() as stop, RecordingWriter(Path(args.file)) as writer:

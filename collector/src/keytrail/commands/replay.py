@@ -11,6 +11,7 @@ from keytrail.commands.options import (
     add_config,
     add_filters,
     add_otlp_records,
+    add_redaction,
     add_settings_file,
     check_summary,
     read_settings,
@@ -57,6 +58,7 @@ def add(commands: Any) -> None:
     add_config(parser)
     add_otlp_records(parser)
     add_filters(parser)
+    add_redaction(parser)
     add_settings_file(parser)
     parser.set_defaults(run=run)
 

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from keytrail.commands import collect
-from keytrail.commands.options import add_agent, add_command, add_config, add_filters, add_settings_file
+from keytrail.commands.options import add_agent, add_command, add_config, add_filters, add_redaction, add_settings_file
 
 
 def add(commands: Any) -> None:
@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
     add_config(parser)
     add_agent(parser)
     add_filters(parser)
+    add_redaction(parser)
     add_settings_file(parser)
     parser.set_defaults(run=run)
 

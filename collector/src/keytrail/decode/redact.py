@@ -4,23 +4,24 @@ In: command lines, paths, working directories, names of environment variables, t
 Out: the same text with each credential replaced by a mark, and the names of what was found. It is the only door by
 which text of a process leaves decode. Must not know events or processes.
 
-Three ways of finding, each over the text as it stands, with its escapes decoded, and without its quotes: what stands
-before a value (`named_secrets`, `program_secrets`), a provider's shape (`credential_patterns`), and runs that no naming
-scheme would have made (`randomness`), among them encoded text that holds one of the other two. All patterns are RE2:
-linear time on text that an attacker wrote.
+Four ways of finding, each over the text as it stands, with its escapes decoded, and without its quotes: what stands
+before a value (`named_secrets`, `program_secrets`), a provider's shape (`credential_patterns`), the user's own
+expressions (`own_patterns`), and runs that no naming scheme would have made (`randomness`), among them encoded text
+that holds one of the others. All patterns are RE2: linear time on text that an attacker wrote.
 """
 
 import base64
 import string
 from binascii import Error
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
 from keytrail.decode import named_secrets, program_secrets, randomness, text_views
 from keytrail.decode.credential_patterns import OPEN_TO_THE_LEFT, SHAPES, compiled, compiled_set, occurs
 from keytrail.decode.named_secrets import Span
+from keytrail.decode.own_patterns import OwnPatterns
 from keytrail.decode.text_views import views
 
 if TYPE_CHECKING:
@@ -58,9 +59,13 @@ _ENCODED_SECRET = -0.8  # bits for each pair of a word that somebody encoded, ho
 
 
 class Redactor:
-    """Finds and replaces credentials; without state, so one serves every stage of decode."""
+    """Finds and replaces credentials; nothing of it changes, so one serves every stage of decode."""
 
-    __slots__ = ()
+    __slots__ = ("_own",)
+
+    def __init__(self, own: Iterable[str] = ()) -> None:
+        """`own` are the user's expressions, valid ones in RE2's syntax."""
+        self._own = OwnPatterns(own) if own else None
 
     def redact(self, text: str, program: str = "") -> tuple[str, tuple[str, ...]]:
         """Return the text without its credentials, and the names of what was found, in order of appearance.
@@ -73,15 +78,18 @@ class Redactor:
         except UnicodeEncodeError:
             data = text.encode(errors="replace")
         prefix = program.encode() + b" " if program in program_secrets.PROGRAMS else b""
-        if len(data) <= LIMIT and not _may_hold_something(prefix + data):
+        own = self._own
+        if len(data) <= LIMIT and not _may_hold_something(prefix + data) and (own is None or not own.occur(data)):
             return (text if len(data) == len(text) else data.decode()), ()
         names: dict[str, None] = {}
         for _ in range(_ROUNDS):
             data = _shortened(data)
-            spans = [span for span in _merged(_find(prefix + data, 0)) if span[0] >= len(prefix)]
+            found = _merged(_find(prefix + data, 0, own, len(prefix)))
+            spans = [(max(start, len(prefix)), end, hits) for start, end, hits in found if end > len(prefix)]
             before, data = data, _replaced(prefix + data, spans)[len(prefix) :]
-            names.update(dict.fromkeys(name for _, _, found in spans for name in found))
-            if data == before or (len(data) <= LIMIT and not _may_hold_something(prefix + data)):
+            names.update(dict.fromkeys(name for _, _, hits in spans for name in hits))
+            more = len(data) > LIMIT or _may_hold_something(prefix + data) or (own is not None and own.occur(data))
+            if data == before or not more:
                 return data.decode(errors="replace"), tuple(names)
         return MARK, tuple(names)  # text that keeps showing new credentials as others go is no text to keep
 
@@ -113,21 +121,30 @@ def _shortened(data: bytes) -> bytes:
     return data[: max(0, space)] + _CUT
 
 
-def _find(data: bytes, depth: int) -> Iterator[Span]:
-    """Yield all spans in the text and, mapped back, in its views. `depth` counts the encodings it was taken out of."""
+def _find(data: bytes, depth: int, own: OwnPatterns | None = None, first: int = 0) -> Iterator[Span]:
+    """Yield all spans in the text and, mapped back, in its views. `depth` counts the encodings it was taken out of.
+
+    Before `first` stands the program's name, which to the user's own expressions is not of the text.
+    """
+    yield from _explained(data)
+    if own is not None:
+        yield from own.find(data, first)
+    rewritten = views(data)
+    for view in rewritten:
+        for start, end, name in (*_explained(view.data), *(() if own is None else own.find(view.data))):
+            yield *view.origin(start, end), name
+    if not rewritten:
+        yield from _runs(data, depth, own)
+        return
+    shell = rewritten[-1]
+    for start, end, name in _runs(shell.data, depth, own):
+        yield *shell.origin(start, end), name
+
+
+def _explained(data: bytes) -> Iterator[Span]:
     yield from named_secrets.find(data)
     yield from program_secrets.find(data)
     yield from _shapes(data)
-    rewritten = views(data)
-    for view in rewritten:
-        for start, end, name in (*named_secrets.find(view.data), *program_secrets.find(view.data), *_shapes(view.data)):
-            yield *view.origin(start, end), name
-    if not rewritten:
-        yield from _runs(data, depth)
-        return
-    shell = rewritten[-1]
-    for start, end, name in _runs(shell.data, depth):
-        yield *shell.origin(start, end), name
 
 
 @cache
@@ -156,12 +173,12 @@ def _shapes(data: bytes) -> list[Span]:
     return found
 
 
-def _runs(data: bytes, depth: int) -> Iterator[Span]:
+def _runs(data: bytes, depth: int, own: OwnPatterns | None) -> Iterator[Span]:
     for match in _RUN.finditer(data):
         run, origin = match[0], match.start()
         if randomness.is_wordy(run):
             continue
-        name = _encoded(run, depth)
+        name = _encoded(run, depth, own)
         shown = randomness.without_public(run)
         if name is None and not _starts_like_a_path(run) and randomness.is_random_throughout(shown):
             name = "high-entropy"
@@ -169,7 +186,7 @@ def _runs(data: bytes, depth: int) -> Iterator[Span]:
             yield *match.span(), name
         elif name is None:
             for piece in _PIECE.finditer(run):
-                name = _encoded(piece[0], depth)
+                name = _encoded(piece[0], depth, own)
                 if name is None and _is_random(piece[0], shown[piece.start() : piece.end()], depth):
                     name = "high-entropy"
                 if name:
@@ -187,7 +204,7 @@ def _starts_like_a_path(run: bytes) -> bool:
     return run.startswith(b"/") and randomness.mean(run[1:].partition(b"/")[0]) > 0
 
 
-def _encoded(run: bytes, depth: int) -> str | None:
+def _encoded(run: bytes, depth: int, own: OwnPatterns | None) -> str | None:
     """Name the credential in the text that a run of base64 or hexadecimal digits encodes.
 
     Empty when that text holds none; None when the run encodes no text.
@@ -196,7 +213,7 @@ def _encoded(run: bytes, depth: int) -> str | None:
         return None
     for decoded in _decoded(run):
         if _TEXT.fullmatch(decoded):
-            name = next((name for _, _, name in _find(decoded, depth + 1)), "")
+            name = next((name for _, _, name in _find(decoded, depth + 1, own)), "")
             return name or _bare_secret(decoded)
     return None
 
