@@ -10,7 +10,7 @@ from keytrail.domain.placement import Partial
 from keytrail.domain.pod_facts import ContainerFacts, PodFacts
 from keytrail.domain.process import Container, Pod, Process
 from keytrail.enrich.enricher import Enricher
-from keytrail.enrich.index import PodIndex
+from keytrail.enrich.index import Known, PodIndex
 
 SECOND = 1_000_000_000
 SHIM = Process("shim", binary="/usr/bin/containerd-shim-runc-v2")
@@ -191,6 +191,46 @@ def test_update_of_another_pod_voids_no_attribution() -> None:
     index.apply(a_pod(2))
     enricher.process([event(process)], 0)
     assert process.attribution is NO_IDENTITY
+
+
+def test_pod_that_the_agent_names_late_ends_the_wait() -> None:
+    """The event that brings the pod's name takes those along that waited for it, without a word of the API server."""
+    _, enricher = new(5)
+    process = in_container(7)
+    held = [event(process), event(process)]
+    assert enricher.process(held, 0) == []
+    process.pod = replace(agents_word(5), container=Container("7" * 64, "app"))
+    last = event(process)
+    assert enricher.process([last], 1) == [*held, last]
+    assert (process.pod and process.pod.service_account, enricher.waiting) == ("web", 0)
+
+
+def test_those_that_wait_are_looked_up_once_for_each_word_of_the_api_server() -> None:
+    """However many batches come meanwhile, waiting costs nothing: whoever forges container ids pays for itself."""
+    index, enricher = new(1)
+    looked_up: list[str] = []
+
+    class Listening(dict[str, Known]):
+        def get(self, key: str, default: Known | None = None) -> Known | None:  # type: ignore[override] # of three
+            looked_up.append(key)
+            return super().get(key, default)
+
+    def listen() -> None:
+        index.pods = replace(index.pods, containers=Listening(index.pods.containers))
+
+    listen()
+    waiting = [event(in_container(number)) for number in range(2, 10)]
+    assert enricher.process(waiting, 0) == []
+    enricher.process([], 1)
+    looked_up.clear()
+    for now_ns in range(2, 100):
+        assert enricher.process([], now_ns) == []
+    assert looked_up == []
+    index.apply(a_pod(5))
+    listen()
+    assert enricher.process([], 100) == waiting[3:4]
+    assert len(looked_up) < 16
+    assert enricher.process([], 2 * SECOND) == [one for one in waiting if one is not waiting[3]]
 
 
 def test_many_late_containers_keep_their_order() -> None:
