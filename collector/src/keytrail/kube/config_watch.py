@@ -2,7 +2,8 @@
 
 In flow the objects of four kinds; out flow, gathered, the resources that are to be in force: the same classes that a
 folder gives. One that is wrong changes nothing but its own report; its last good version stays, all others work. While
-the API server is away, or knows none of the kinds, what was last known stays in force.
+the API server is away, or knows none of the kinds, what was last known stays in force. Where judging itself fails, as
+for want of memory, it is tried again, later each time.
 
 Whether a rule can run is not for this module to know: `judge` says so. Nothing is kept on disk: after a restart without
 API server the folder and the shipped content decide.
@@ -81,12 +82,15 @@ class ConfigWatch:
         hand_over: Callable[[tuple[Resource, ...]], None],
         *,
         pauses: Callable[[], Backoff] = Backoff,
+        retries: Backoff | None = None,
         quiet_seconds: float = QUIET_SECONDS,
         longest_seconds: float = LONGEST_SECONDS,
     ) -> None:
-        """`hand_over` gets every resource that is to be in force, whenever that changes."""
+        """`hand_over` gets every resource that is to be in force, whenever that changes; `retries` are of judging."""
         self._judge = judge
         self._hand_over = hand_over
+        # Each judging of rules is a process and a second of CPU, and another may fail as the first one did.
+        self._retries = retries or Backoff(1.0, 300.0)
         self._quiet = quiet_seconds
         self._longest = longest_seconds
         self._lock = threading.Condition()
@@ -171,21 +175,32 @@ class ConfigWatch:
     # -- the gathering thread
 
     def _run(self) -> None:
-        while self._wait_for_changes():
-            try:
-                self._settle()
-            except KeytrailError as error:
-                log.error("cannot put the API server's resources in force: %s", error)  # noqa: TRY400 - no traceback either
-            except Exception as error:  # noqa: BLE001 - the boundary of this thread: the next change must find it
-                # Its text could quote an object.
-                log.error("cannot put the API server's resources in force (%s)", type(error).__name__)  # noqa: TRY400 - no traceback either
+        said, pause = "", None
+        while self._wait_for_changes(pause):
+            problem = self._attempt()
             self._settled.set()
+            if problem and problem != said:
+                log.error("cannot put the API server's resources in force: %s; trying again", problem)
+            elif said and not problem:
+                log.info("the API server's resources are in force after all")
+                self._retries.reset()
+            said, pause = problem, self._retries.pause() if problem else None
 
-    def _wait_for_changes(self) -> bool:
-        """Wait until something changed and nothing does any more; False when it is time to end."""
+    def _attempt(self) -> str:
+        """Settle, or say what is in the way."""
+        try:
+            self._settle()
+        except KeytrailError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - the boundary of this thread: the next change must find it
+            return type(error).__name__  # its text could quote an object
+        return ""
+
+    def _wait_for_changes(self, longest: float | None) -> bool:
+        """Wait until something changed and nothing does any more, or the time is over; False when it is time to end."""
         with self._lock:
             first = not self._settled.is_set()
-            self._lock.wait_for(lambda: self._closing or (self._all_answered() if first else self._changed))
+            self._lock.wait_for(lambda: self._closing or (self._all_answered() if first else self._changed), longest)
             if not first:
                 end = time.monotonic() + self._longest
                 while self._changed and not self._closing and (left := end - time.monotonic()) > 0:
