@@ -28,6 +28,18 @@ from keytrail.testing.otlp_sink_receiver import ReceivedRequest
 from support.processes import wait_until
 
 
+def test_backend_out_of_reach_is_said_in_the_systems_words() -> None:
+    """Of grpcio's text the place and the reason stay, and all of what a backend says itself."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        transport = open_transport(otlp_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{place}"}))
+        answer = transport.send(b"", 60)
+        transport.close()
+    assert isinstance(answer, Retry)
+    assert answer.text == f"UNAVAILABLE: {place}: Connection refused"
+
+
 @both_protocols
 def test_answers_carry_the_servers_hint(protocol: str) -> None:
     """RetryInfo and Retry-After are read in seconds; a size refusal and a rejection are told apart from them."""

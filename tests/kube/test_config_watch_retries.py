@@ -23,7 +23,7 @@ MAPPING = {
 
 
 def test_failed_judging_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing changes meanwhile, so that only a repeat can help; it is said once that it failed, once that it is over."""
+    """Nothing changes meanwhile, so that only a repeat can help; it is said that it failed, and that it is over."""
     caplog.set_level(logging.INFO, "keytrail")
     failures = [AsideError("judge: no answer within 120 s"), AsideError("judge: no answer within 120 s"), MemoryError()]
     given: list[tuple[Resource, ...]] = []

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf import json_format
 
 from keytrail.domain.errors import AgentError, SettingsError
+from keytrail.grpcio_text import unwrapped
 from keytrail.proto.tetragon.sensors_pb2 import (
     AddTracingPolicyRequest,
     TracingPolicyActionCounters,
@@ -19,7 +20,6 @@ from keytrail.proto.tetragon.sensors_pb2 import (
 from keytrail.source.address import parse_address
 from keytrail.source.agent import AgentClient, _policy
 from keytrail.source.channel import SERVICE, TlsOptions
-from keytrail.source.status import unwrapped
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
 from support.processes import wait_until

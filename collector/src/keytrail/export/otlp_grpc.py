@@ -15,6 +15,7 @@ from keytrail import __version__
 from keytrail.export.otlp_answer import Accepted, Answer, Denied, Rejected, Retry, TooLarge, read_partial_success
 from keytrail.export.otlp_credentials import Credentials
 from keytrail.export.otlp_settings import OtlpSettings, Signal
+from keytrail.grpcio_text import unwrapped
 
 GRPC_METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _METHODS: Final = {
@@ -99,7 +100,10 @@ class GrpcTransport:
         # What a call raises is also the call itself, which the published types do not say.
         call: Any = error
         code: grpc.StatusCode = call.code()
-        text = self._credentials.safe_text(f"{code.name}: {call.details() or ''}")
+        details = call.details() or ""
+        told = unwrapped(details)
+        where = "" if told == details else f"{self._settings.endpoint}: "  # what went with grpcio's own words
+        text = self._credentials.safe_text(f"{code.name}: {where}{told}")
         after = _retry_info(call.trailing_metadata() or ())
         if code in _RETRYABLE:
             return Retry(text, after)

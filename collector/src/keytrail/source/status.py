@@ -5,11 +5,12 @@ not to reach a server as UNAVAILABLE and puts the system's own message into the 
 differ.
 """
 
-import re
 from enum import StrEnum
 from typing import Any
 
 import grpc
+
+from keytrail.grpcio_text import unwrapped
 
 
 class Reason(StrEnum):
@@ -56,14 +57,6 @@ _DETAILS = (
     ("Failed parsing HTTP/2", Reason.NOT_GRPC),
     ("failed to connect", Reason.UNREACHABLE),
 )
-_WRAPPED = re.compile(
-    r"failed to connect to all addresses; last error: [A-Z_]+: \S+: "
-    r"(?:Failed to connect to remote host: |connect failed: addr: .* error: "
-    r"|Tls handshake failed \S+ SSL_ERROR_SSL: error:\w+:SSL routines:OPENSSL_internal:)?"
-    r"(?P<told>.+?)(?:: OK)?"
-    r"|errors resolving .*address lookup failed for \S+: (?P<lookup>.+)\]"
-)
-"""What grpcio wraps the system's or the TLS library's own words in: the address, which was said, and its own steps."""
 _CODES = {
     grpc.StatusCode.UNAVAILABLE: Reason.REMOVED,
     grpc.StatusCode.CANCELLED: Reason.CANCELLED,
@@ -110,12 +103,6 @@ def code_of(error: grpc.RpcError) -> grpc.StatusCode:
 def details_of(error: grpc.RpcError) -> str:
     """Return the agent's own text, or what grpcio's is about."""
     return unwrapped(_details(error))
-
-
-def unwrapped(text: str) -> str:
-    """Return what a text of grpcio's is about; any other as it is."""
-    wrapped = _WRAPPED.fullmatch(text)
-    return text if wrapped is None else wrapped["told"] or wrapped["lookup"]
 
 
 def _details(error: grpc.RpcError) -> str:
