@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import kopf
@@ -44,6 +45,8 @@ _LONGEST_RUN_SECONDS: Final = 300.0
 """Of the worker: hundreds of writes after the API server was away, each of which may take seconds."""
 _LONGEST_BEAT_SECONDS: Final = 60.0
 _BEAT_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 0.75
+"""For the request under way, and then for the Lease to be given back: an API server that is there needs a few ms."""
 
 
 def reconcilers_of(settings: OperatorSettings, beside: Beside) -> tuple[AnyReconciler, ...]:
@@ -103,9 +106,9 @@ def run(settings: OperatorSettings, environ: Mapping[str, str]) -> int:
         loop = watchdog.watch("kopf", _LONGEST_BEAT_SECONDS)
         asyncio.run(_observe(settings.http_address, worker.stores, lambda: connection_of(open_access()), pages, loop))
     finally:
-        worker.close()
+        worker.close(_CLOSE_SECONDS)
         beside.close()
-        lease.close()
+        lease.close(_CLOSE_SECONDS)
         api.close()
     return 1 if lost.is_set() else 0
 
@@ -127,23 +130,40 @@ async def _observe(
     address: str, stores: Stores, login: Callable[[], kopf.ConnectionInfo], pages: Pages, pulse: Pulse
 ) -> None:
     """Run kopf's loop until a signal ends it."""
-    # kopf handles signals, but only once all of its tasks are made; `keytrail_operator.cli` held SIGTERM back so far.
-    told_to_end = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    told_to_end, ready = asyncio.Event(), asyncio.Event()
+    _end_by(told_to_end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # which `keytrail_operator.cli` held back so far
     beating = asyncio.create_task(_beat(pulse))
     try:
         async with served(address, pages):
-            await kopf.operator(
-                registry=registry_of(stores, login),
-                settings=operator_settings(),
-                clusterwide=True,
-                standalone=True,
-                stop_flag=told_to_end,
+            operator = asyncio.create_task(
+                kopf.operator(
+                    registry=registry_of(stores, login),
+                    settings=operator_settings(),
+                    clusterwide=True,
+                    standalone=True,
+                    ready_flag=ready,
+                )
             )
+            ending = asyncio.create_task(_end(operator, told_to_end, ready))
+            with suppress(asyncio.CancelledError):
+                await operator
+            ending.cancel()
     finally:
         beating.cancel()
+
+
+def _end_by(told_to_end: asyncio.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+
+
+async def _end(operator: asyncio.Task[None], told_to_end: asyncio.Event, ready: asyncio.Event) -> None:
+    """End kopf by cancelling it: its own way leaves 5 s to requests, which are repeated without an API server."""
+    await ready.wait()
+    _end_by(told_to_end)  # again: kopf has put handlers of its own in place
+    await told_to_end.wait()
+    operator.cancel()
 
 
 async def _beat(pulse: Pulse) -> None:

@@ -29,8 +29,8 @@ class Beside:
         self._hosts.start()
 
     def close(self) -> None:
-        """Stop."""
-        self._hosts.close()
+        """Stop, without waiting for a resolver that does not answer."""
+        self._hosts.close(0.0)
 
     def reconcilers(self) -> tuple[AnyReconciler, ...]:
         """Return those that use it, in their order."""

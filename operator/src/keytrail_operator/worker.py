@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,7 +98,7 @@ class Worker:
             self._lock.notify_all()
 
     def close(self, seconds: float = 5.0) -> None:
-        """Stop after what is being done, and wait so long for that."""
+        """Stop after the request under way, and wait so long for that."""
         with self._lock:
             self._closing = True
             self._lock.notify_all()
@@ -146,7 +147,7 @@ class Worker:
         """List what is due."""
         now = self._clock()
         if now >= self._look_at:
-            self._known = self.stores.look(self._api, self._now())
+            self._known = self.stores.look(self._api, self._now(), only=lambda _: not self._closing)
             self._look_at = now + self._look_seconds
         elif now >= self._absent_at:
             self._known = self.stores.look(self._api, self._now(), only=self._is_absent)
@@ -155,7 +156,7 @@ class Worker:
         self._absent_at = now + (ABSENT_SECONDS if self._known else self._pauses.pause())
 
     def _is_absent(self, one: Watched) -> bool:
-        return self.stores.absent(one)
+        return self.stores.absent(one) and not self._closing
 
     def _reconcile(self) -> None:
         self.figures.runs += 1
@@ -178,7 +179,7 @@ class Worker:
             log.error("%s failed (%s)", one.name, where)  # noqa: TRY400 - no traceback either
             self._call_again(self._pauses.pause())
             return False
-        done = self.actor.do(outcome.actions)
+        done = self.actor.do(takewhile(lambda _: not self._closing, outcome.actions))
         self._memories[one.name] = outcome.memory
         if outcome.again is not None:
             self._call_again(outcome.again)

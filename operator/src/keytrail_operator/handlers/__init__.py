@@ -48,7 +48,7 @@ def operator_settings() -> kopf.OperatorSettings:
     settings.persistence.finalizer = f"{_DOMAIN}/operator"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=_DOMAIN)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=_DOMAIN)
-    # Then by SIGKILL, so more than the 5 s that kopf leaves to requests under way: without an API server some are.
+    # Then by SIGKILL, so more than the 5 s that kopf may leave to requests under way when it ends by itself.
     settings.process.ultimate_exiting_timeout = 15.0
     for one in WATCHED:
         if one.fields:
