@@ -4,6 +4,8 @@ The bytes are attacker-controlled and may end anywhere: every read is bounded an
 what was found so far. The bytes themselves, and credentials in them, never leave this module.
 """
 
+import re
+
 from keytrail.domain.event import Payload
 
 _TLS_HANDSHAKE = 0x16
@@ -40,7 +42,8 @@ def clear_part(found: Payload) -> bytes:
         labels = (_label(text) for text in found.dns_name.split(".") if text)
         return bytes(_DNS_HEADER) + b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
     if found.protocol == "http":
-        return f"{found.http_method} / HTTP/1.1\r\nHost: {found.http_host}\r\n\r\n".encode("ascii", "replace")
+        target = found.http_host if found.http_method == "CONNECT" else "/"
+        return f"{found.http_method} {target} HTTP/1.1\r\nHost: {found.http_host}\r\n\r\n".encode("ascii", "replace")
     if found.protocol == "tls":
         name = found.server_name.encode("ascii", "replace")
         entry = b"\0" + _sized(2, name)
@@ -75,7 +78,9 @@ def server_name(record: bytes) -> str:
         extension, length = reader.number(2), reader.number(2)
         if extension == _EXTENSION_SERVER_NAME:
             reader.skip(3)  # list length, name type
-            return _host(reader.take(reader.number(2)))
+            length = reader.number(2)
+            name = reader.take(length)
+            return _host(name) if len(name) == length else ""  # the rest may make it another name
         reader.skip(length)
     return ""
 
@@ -97,14 +102,30 @@ def dns_name(message: bytes) -> str:
 
 
 def _http(head: bytes) -> tuple[str, str]:
-    line, *headers = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
-    method, _, target = line.partition(b" ")
+    """Method and host. A proxy goes by the request's target and by no header (RFC 9112, 3.2.2 and 3.2.3).
+
+    What stands behind the last line end is left out: its rest may come with the next write, and with it another name.
+    """
+    request, *headers = [line.rstrip(b"\r") for line in head.split(b"\n")[:-1]] or [head.partition(b" ")[0]]
+    method, target, _ = (*request.split(b" ", 2), b"", b"")[:3]
+    scheme, separator, absolute = target.partition(b"://")
+    if method == b"CONNECT":
+        host = target
+    elif separator and scheme.isalpha():
+        host = re.split(rb"[/?#]", absolute, maxsplit=1)[0]
+    else:
+        host = _host_header(headers)
+    return method.decode("ascii", "replace"), _host(host)
+
+
+def _host_header(headers: list[bytes]) -> bytes:
     for header in headers:
+        if not header:  # what follows is the body
+            break
         name, colon, value = header.partition(b":")
-        if colon and name.strip().lower() == b"host":
-            return method.decode("ascii", "replace"), _host(value.strip())
-    authority = target.partition(b" ")[0] if method == b"CONNECT" else b""
-    return method.decode("ascii", "replace"), _host(authority)
+        if colon and name.rstrip().lower() == b"host":  # behind a blank it would go on with the header before
+            return value.strip()
+    return b""
 
 
 def _host(name: bytes) -> str:
