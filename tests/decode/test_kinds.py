@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from keytrail.decode.decoder import Decoder
+from keytrail.decode.details import DecodedEvent
 from keytrail.decode.hooks import HOOKS, plain_function
 from keytrail.decode.readers_file import file
 from keytrail.decode.readers_system import trace
@@ -164,6 +165,30 @@ def test_every_recorded_shape_has_the_kind_of_the_contract() -> None:
     assert {shape: sorted(kinds) for shape, kinds in found.items()} == {
         shape: [kind] for shape, kind in expected.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("protocol", "connected", "named", "peer"),
+    [
+        ("UDP", ("192.0.2.1", 53), ("AF_INET", "203.0.113.9", 4444), ("203.0.113.9", 4444)),
+        ("UDP", ("192.0.2.1", 53), ("AF_UNSPEC", "invalid IP", 0), ("192.0.2.1", 53)),
+        ("UDP", ("0.0.0.0", 0), ("AF_INET", "203.0.113.9", 4444), ("203.0.113.9", 4444)),  # noqa: S104 - what the agent says
+        ("TCP", ("192.0.2.1", 443), ("AF_INET", "203.0.113.9", 4444), ("192.0.2.1", 443)),
+    ],
+    ids=["connected-and-named", "connected", "named", "tcp"],
+)
+def test_a_datagram_goes_to_the_address_that_the_call_names(
+    protocol: str, connected: tuple[str, int], named: tuple[str, str, int], peer: tuple[str, int]
+) -> None:
+    """A UDP socket that is connected to an expected place still sends to another when it is told so (`sendto`)."""
+    sock = {"family": "AF_INET", "protocol": f"IPPROTO_{protocol}", "daddr": connected[0], "dport": connected[1]}
+    to = dict(zip(("family", "addr", "port"), named, strict=True))
+    args = [pb.KprobeArgument(sock_arg=sock), pb.KprobeArgument(sockaddr_arg=to)]
+    kprobe = pb.ProcessKprobe(function_name="udp_sendmsg", args=args)
+    event = Decoder(Redactor().redact).decode(events_pb2.GetEventsResponse(process_kprobe=kprobe).SerializeToString())
+    assert isinstance(event, DecodedEvent)
+    assert event.network is not None
+    assert (event.network.peer_address, event.network.peer_port) == peer
 
 
 def kind_of(function: str, *args: pb.KprobeArgument, returned: pb.KprobeArgument | None = None) -> EventKind:

@@ -74,8 +74,9 @@ def _peer(args: Arguments) -> Network | None:
         elif which == "skb_arg":
             ends = Network(value.family, value.protocol, value.saddr, value.sport, value.daddr, value.dport)
     for to in asked:
-        # A connected UDP socket has its peer in the socket; an unconnected one in the address (AF_UNSPEC otherwise).
-        if to.family in _INTERNET and (ends is None or not ends.peer_port):
+        # A call that names an address goes there, whatever a UDP socket is connected to; of one that names none the
+        # agent sends AF_UNSPEC. A TCP connection goes where it goes.
+        if to.family in _INTERNET and (ends is None or not ends.peer_port or ends.protocol == "IPPROTO_UDP"):
             ends = _towards(ends or Network(), to.family, to.addr, to.port)
     return ends
 
