@@ -150,6 +150,13 @@ def test_values_and_arguments_are_not_kept() -> None:
     assert pod_facts(raw).containers[0].exec_commands == ()
 
 
+def test_a_pod_that_has_ended_has_no_address() -> None:
+    """Its status keeps the address for as long as the object is there, while another pod has been given it."""
+    for phase, ips in (("Running", ("10.0.0.7",)), ("Succeeded", ()), ("Failed", ())):
+        found = pod_facts({"metadata": {"name": "job"}, "status": {"phase": phase, "podIPs": [{"ip": "10.0.0.7"}]}})
+        assert found.ips == ips
+
+
 def test_commands_are_spelt_as_the_agent_spells_arguments() -> None:
     """Without the program; an argument with a blank stands in double quotes; the same command counts once."""
     command = {"exec": {"command": ["/bin/sh", "-c", "test -f /tmp/ok"]}}

@@ -27,6 +27,7 @@ _KINDS: Final = (
     ("initContainers", "initContainerStatuses"),
     ("ephemeralContainers", "ephemeralContainerStatuses"),
 )
+_ENDED: Final = frozenset({"Succeeded", "Failed"})
 _HOOKS: Final = (
     ("livenessProbe",),
     ("readinessProbe",),
@@ -79,6 +80,7 @@ class PodFacts:
     host_network: bool = False
     host_pid: bool = False
     ips: tuple[str, ...] = ()
+    """None of a pod that has ended: its status keeps them, and another pod may have them."""
     containers: tuple[ContainerFacts, ...] = ()
     image_pull_secrets: tuple[str, ...] = ()
     """Names of Secrets that the kubelet alone uses: no process of the pod has them."""
@@ -100,7 +102,7 @@ def pod_facts(raw: Json, *, redact: Redact | None = None, annotations: Iterable[
         owner=_owner(metadata),
         host_network=spec.get("hostNetwork") is True,
         host_pid=spec.get("hostPID") is True,
-        ips=tuple(str(one.get("ip", "")) for one in _list(status, "podIPs")),
+        ips=() if status.get("phase") in _ENDED else tuple(str(one.get("ip", "")) for one in _list(status, "podIPs")),
         containers=_knowing_the_pod(tuple(_containers(namespace, spec, status, redact))),
         image_pull_secrets=tuple(str(one.get("name", "")) for one in _list(spec, "imagePullSecrets")),
     )
