@@ -134,6 +134,7 @@ def test_agents_word_leads_to_a_container_whose_id_is_not_announced_yet() -> Non
         enricher.process([event(process)], 0)
         assert process.pod is not None
         assert (process.pod.service_account, process.pod.maybe_exec_probe, partial(process)) == ("web", True, None)
+        assert process.pod.container.id == "7" * 64  # not that of the container before it
 
 
 def test_away_api_server_is_another_reason() -> None:

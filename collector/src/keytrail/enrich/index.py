@@ -85,7 +85,12 @@ class Pods:
         found = self.containers.get(container_id)
         if found is not None or pod is None:
             return found
-        return self.by_name.get((pod.uid or f"{pod.namespace}/{pod.name}", pod.container.name))
+        found = self.by_name.get((pod.uid or f"{pod.namespace}/{pod.name}", pod.container.name))
+        if found is None or pod.container.id in {"", found.pod.container.id}:
+            return found
+        return Known(
+            _with_id(found.pod, pod.container.id), found.placement
+        )  # the status has the one before it, or none
 
 
 class PodIndex:
