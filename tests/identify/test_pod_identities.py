@@ -120,6 +120,18 @@ def test_whole_secret_gives_the_credentials_that_the_container_began_with() -> N
     assert of_name(found, "DB_PASSWORD").secret == SecretKey("ml", "db", "PASSWORD")
 
 
+def test_whole_secret_that_a_mapping_names_does_not_make_every_variable_a_credential() -> None:
+    """A mapping that means all keys of it says nothing of PATH, which the image set; one that lists the key does."""
+    secret = {"namespace": "ml", "name": "db"}
+    whole = matcher(mapping("base", evidence={"secrets": [secret]})).attribute(process(["PATH", "LOG_LEVEL"]))
+    assert [(one.kind, one.name, one.strength) for one in whole.evidence if one.mapping] == [
+        (EvidenceKind.SECRET, "*", Strength.DECLARED)
+    ]
+    begun = [*BEGAN_WITH, "DSN"]
+    listed = matcher(mapping("base", evidence={"secrets": [{**secret, "keys": ["DSN"]}]}))
+    assert of_name(listed.attribute(process(["DSN"], given=begun)), "DSN").identity_id == "base"
+
+
 def test_of_two_whole_secrets_only_a_mapping_tells() -> None:
     """Which of them has the key nobody knows without reading them: the one counts that a mapping names."""
     both = Declared({}, (WholeSource("", "a"), WholeSource("", "b"), WholeSource("")))
@@ -215,6 +227,7 @@ MOUNTS = (
     ("path", "identity"),
     [
         ("/etc/stripe/..2026_11_22_02_00_00.123456789/api-key", "secret/ml/stripe/api-key"),
+        ("/etc/stripe/..data/api-key", "secret/ml/stripe/api-key"),
         ("/etc/db.key", "secret/ml/db/key"),
         ("/mnt/vault/openai", "secret-provider-class/ml/vault-keys"),
         ("/var/run/secrets/kubernetes.io/serviceaccount/..2026_11_22_02_00_00.1/token", "service-account/ml/chat"),
@@ -236,10 +249,16 @@ def test_mounted_file_that_a_process_opens(path: str, identity: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "access"), [("/etc/stripe", "read"), ("/etc/stripes/key", "read"), ("/etc/stripe/key", "write")]
+    ("path", "access"),
+    [
+        ("/etc/stripe", "read"),
+        ("/etc/stripes/key", "read"),
+        ("/etc/stripe/key", "write"),
+        ("/etc/stripe/tmp/a", "read"),
+    ],
 )
 def test_other_files_are_no_evidence(path: str, access: str) -> None:
-    """The folder itself, a neighbour, and what the process writes say nothing of a credential that it read."""
+    """The folder, a neighbour, what is written, and another volume below it say nothing of a credential read."""
     made = process([], Declared(mounts=MOUNTS))
     matcher().identify(Opened(made, path, access))
     assert made.opened == ()

@@ -57,10 +57,14 @@ class MappingRules:
         self._has_word = _any_of({rule.word for rule in self._argv})
         self.reads_files = bool(self._files)
 
-    def of_variable(self, name: str, namespace: str, secret: SecretKey | None) -> list[Evidence]:
-        """Evidence that a variable is, which comes from that key of a Secret, as far as is known."""
+    def of_variable(self, name: str, namespace: str, secret: SecretKey | None, *, certain: bool) -> list[Evidence]:
+        """Evidence that a variable is, which comes from that key of a Secret, as far as is known.
+
+        Where the Secret may well not have the key (not `certain`), only mappings that name the key mean it.
+        """
         rules = [*self._env_names.get(name, ()), *(rule for rule in self._env_patterns if rule.matches(name))]
-        return choose(_for(namespace, [*rules, *self._of_key(secret)]))
+        of_key = [rule for rule in self._of_key(secret) if certain or rule.matches is not _any_text]
+        return choose(_for(namespace, [*rules, *of_key]))
 
     def of_secret(self, secret: SecretKey) -> list[Evidence]:
         """Evidence that a Secret's key is."""

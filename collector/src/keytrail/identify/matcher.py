@@ -149,9 +149,13 @@ class IdentityMatcher:
     def _variable(
         self, name: str, namespace: str, secret: SecretKey | None = None, *, by_name: bool = False
     ) -> list[Evidence]:
-        """Evidence that a variable is; `by_name`: the spec takes this very variable from the Secret."""
+        """Evidence that a variable is; `by_name`: the spec takes this very variable from the Secret.
+
+        Of a Secret that the spec takes as a whole nobody knows the keys: PATH will not be one of them.
+        """
         default = f"{name.lower()}-present" if secret is None else secret.identity_id
-        found = self._rules.of_variable(name, namespace, secret)
+        looks = self._looks_like_credential is not None and self._looks_like_credential(name)
+        found = self._rules.of_variable(name, namespace, secret, certain=by_name or looks)
         if found:
             return [
                 replace(
@@ -163,7 +167,6 @@ class IdentityMatcher:
                 )
                 for item in found
             ]
-        looks = self._looks_like_credential is not None and self._looks_like_credential(name)
         if looks or (by_name and secret is not None):
             return [Evidence(EvidenceKind.ENV, name, default, secret=secret, mapped=secret is not None)]
         return []

@@ -98,7 +98,9 @@ def _of_opened(
 def _key_of(mount: MountedCredential, below: str) -> SecretKey | None:
     if mount.secret is None or mount.secret.key:
         return mount.secret
-    return SecretKey(mount.secret.namespace, mount.secret.name, below)
+    key = below.removeprefix("..data/")  # the kubelet's link to the files of now
+    # Keys hold no slash: what lies deeper belongs to another volume, mounted there.
+    return None if "/" in key else SecretKey(mount.secret.namespace, mount.secret.name, key)
 
 
 def _of_secret(
