@@ -105,9 +105,11 @@ def test_a_survivor_keeps_its_attribution() -> None:
     table = ProcessTable()
     before = image("old", "/usr/bin/curl")
     before.environment, before.attribution = NAMES, Attribution()
+    before.opened, before.reached = (("/etc/key", 1),), ("api.example",)
     table.add(before, announced=True)
     now = table.add(found("/usr/bin/curl"), announced=True)
     assert (now.environment, now.attribution) == (NAMES, before.attribution)
+    assert (now.opened, now.reached) == (before.opened, before.reached)
     assert (before.exited, table.running(), table.survivors) == (True, [now], 1)
 
 

@@ -115,6 +115,29 @@ def test_forks_without_exec() -> None:
     assert table.add(announced, announced=True).environment is None
 
 
+def test_a_fork_has_what_its_parent_had_read() -> None:
+    """A worker that a server forks has the keys that the server read before, not those that it reads later."""
+    table = ProcessTable()
+    server = table.add(image("a", pid=1, start_ns=1, binary="/bin/x", environment=("KEY",)), announced=True)
+    server.opened = (("/etc/before", 10), ("/etc/after", 30))
+    worker = table.add(image("b", pid=2, parent="a", start_ns=20, binary="/bin/x", environment=()), announced=False)
+    other = table.add(image("c", pid=3, parent="a", start_ns=20, binary="/bin/x", environment=()), announced=True)
+    assert (worker.opened, other.opened) == ((("/etc/before", 10),), ())
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_exec_that_comes_late_forgets_nothing(ended: bool) -> None:
+    """The agent holds an exec back while it waits for a pod: files and hosts that later events told of stay known."""
+    table = ProcessTable()
+    early = table.add(image("a", pid=5, start_ns=1, binary="/bin/x"), announced=False)
+    early.opened, early.reached = (("/etc/key", 2),), ("api.example",)
+    if ended:
+        table.exit(early)
+    late = table.add(image("a", pid=5, start_ns=1, binary="/bin/x", environment=("KEY",)), announced=True)
+    assert (late.opened, late.reached, late.environment) == (early.opened, early.reached, ("KEY",))
+    assert late.exited is ended
+
+
 def test_hidden_environments_are_not_inherited() -> None:
     """An image whose environment was too large to be read does not pass for its parent's fork."""
     table = ProcessTable()

@@ -75,6 +75,7 @@ class ProcessTable:
         earlier = self._by_pid.get(process.pid)
         if process.environment is None:
             self._complete(process, self.get(process.exec_id) or earlier, announced=announced)
+        self._recall(process, announced=announced)
         if process.exec_id in self._exited.images:  # announced after its end: events are not strictly in order
             self._keep_exited(process)
             return process
@@ -131,6 +132,7 @@ class ProcessTable:
         if earlier is not None and (earlier.exec_id == process.exec_id or is_survivor(earlier, process)):
             process.environment, process.fingerprints = earlier.environment, earlier.fingerprints
             process.attribution, process.opened = earlier.attribution, earlier.opened
+            process.reached = earlier.reached
             process.pod = process.pod or earlier.pod
             self.survivors += earlier.exec_id != process.exec_id
             return
@@ -141,6 +143,14 @@ class ProcessTable:
             del self._remembered[process.pid]  # known here from now on: twice the memory for nothing
         elif not announced and (parent := self.get(process.parent_exec_id)) is not None and _is_fork(process, parent):
             process.environment, process.fingerprints = parent.environment, parent.fingerprints
+
+    def _recall(self, process: Process, *, announced: bool) -> None:
+        """Take over what was seen of the image before it was announced, or of the parent whose memory a fork has."""
+        seen = self._running.images.get(process.exec_id) or self._exited.images.get(process.exec_id)
+        if seen is not None:
+            process.opened, process.reached = seen.opened, seen.reached
+        elif not announced and (parent := self.get(process.parent_exec_id)) is not None and _is_fork(process, parent):
+            process.opened = tuple(one for one in parent.opened if one[1] < process.start_ns)
 
     def _replaced(self, process: Process, running: Process) -> bool:
         """Whether the process is an image that `running` has replaced since, told of late as somebody's parent."""

@@ -143,8 +143,8 @@ class Process:
         """The agent could not read the command line or environment: padding can hide both."""
         self.attribution: Attribution | None = None
         """What the identify stage concluded; None before, and when something that it rests on has changed."""
-        self.opened: tuple[str, ...] = ()
-        """Files with credentials that it was seen to open, bounded."""
+        self.opened: tuple[tuple[str, int], ...] = ()
+        """Files with credentials that it was seen to open, each with the time of the first event of it, bounded."""
         self.reached: tuple[str, ...] = ()
         """Hosts that it was seen to ask for by name, in TLS or HTTP, bounded."""
         self.exited = False

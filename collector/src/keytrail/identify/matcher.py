@@ -98,7 +98,7 @@ class IdentityMatcher:
         by_environment = self._environment(names, process)
         others = self._arguments(process)
         if process.opened:
-            others += [item for path in process.opened for item in self._file(path, process)]
+            others += [item for path, _ in process.opened for item in self._file(path, process)]
         if process.fingerprints:
             others += fingerprint_evidence(process, self._fingerprints, self._rules)
         if process.reached:
@@ -209,8 +209,8 @@ class IdentityMatcher:
         if file is None or file.access not in _READS or (event.returned or 0) < 0:
             return
         path = plain_path(file.path)
-        if path not in process.opened and self._file(path, process):
-            process.opened += (path,)
+        if all(path != known for known, _ in process.opened) and self._file(path, process):
+            process.opened += ((path, event.time_ns),)
             process.attribution = None
 
     def _file(self, path: str, process: Process) -> list[Evidence]:
