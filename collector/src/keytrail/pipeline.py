@@ -153,11 +153,9 @@ class Pipeline:
         undecodable: dict[str, int] = {}
         dropped: dict[str, int] = {}
         last_ns = self._decoder.last_ns
-        decoded = self._decoded(batch.messages, undecodable)
+        decoded = self._decoded(batch, undecodable)
         if batch.backfilled:  # the clock of library loads, which have none of their own, stays that of the stream
             self._decoder.last_ns = last_ns
-            for event in decoded:
-                event.backfilled = True
         events = decoded
         if (wanted := self._wanted) is not None:
             events = [event for event in events if wanted(event)]
@@ -172,11 +170,11 @@ class Pipeline:
             events = self._enricher.process(events, time.monotonic_ns())
         self._judge(events, undecodable, dropped)
 
-    def _decoded(self, messages: Sequence[bytes], undecodable: dict[str, int]) -> list[Event]:
+    def _decoded(self, batch: Batch, undecodable: dict[str, int]) -> list[Event]:
         """Decode, and count what cannot be."""
         decoded: list[Event] = []
-        decode, add = self._decoder.decode, decoded.append
-        for raw in messages:
+        decode, add = self._decoder.decode_past if batch.backfilled else self._decoder.decode, decoded.append
+        for raw in batch.messages:
             event = decode(raw)
             if isinstance(event, DecodedEvent):
                 add(event)

@@ -34,6 +34,7 @@ UNKNOWN_EVENT = Drop(Undecodable.UNKNOWN_EVENT)
 
 _LIBRARIES_LIMIT = 1_024
 """Of at most a path's 4 KiB each; a node's programs load a few hundred libraries over and over."""
+_FROM_FILE_LIMIT = 4_096
 _HOOKS_LIMIT = 4_096
 """Far more hooks than an agent can load; bounds what a hostile stream can make us remember."""
 
@@ -50,6 +51,8 @@ class Decoder:
         self._kernel_hooks: dict[str, tuple[str, Hook]] = {}
         self._user_hooks: dict[str, tuple[str, Hook]] = {}
         self._libraries: dict[tuple[str, bytes], Details] = {}
+        self._from_file: dict[str, None] = {}
+        """Processes without environment that only the agent's export file told of: the stream may know more."""
         self.last_ns = 0
         """Time of the latest message that had one."""
         self.peer_of: Callable[[Event], Peer | None] = _nobody
@@ -101,6 +104,19 @@ class Decoder:
         event.envelope = message
         event.time_estimated = estimated
         event.backfilled = False
+        return event
+
+    def decode_past(self, raw: bytes) -> DecodedEvent | Drop:
+        """Decode a message of the agent's export file, whose word on a process counts less than the stream's."""
+        self._reader.from_file = True
+        event = self.decode(raw)
+        self._reader.from_file = False
+        if isinstance(event, DecodedEvent):
+            event.backfilled = True
+            if event.process.environment is None and event.process.exec_id:
+                if len(self._from_file) >= _FROM_FILE_LIMIT:
+                    self._from_file.clear()
+                self._from_file[event.process.exec_id] = None
         return event
 
     def library(self, path: str, build_id: bytes) -> Details:
@@ -197,13 +213,20 @@ class Decoder:
     def _process(self, inner: Any) -> Process:
         sent = inner.process
         process = self.table.get(sent.exec_id)
-        if process is None:
+        if process is None or (self._from_file and self._is_told_anew(sent.exec_id)):
             return self._enter(inner)
         if process.pod is None and process.container_id and sent.pod and not process.disowned:
             # Pod metadata may come later than the process: what was concluded without it is void.
             process.pod = self._reader.pod(parse_process(sent.SerializeToString()))
             process.attribution, process.placed_at = None, -1
         return process
+
+    def _is_told_anew(self, exec_id: str) -> bool:
+        """Whether it is the first that the stream tells of a process of the file."""
+        if self._reader.from_file or exec_id not in self._from_file:
+            return False
+        del self._from_file[exec_id]
+        return True
 
     def _enter(self, inner: Any) -> Process:
         """Read a process that no exec event told of: a fork without exec, or one older than the stream."""

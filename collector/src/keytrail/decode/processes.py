@@ -64,6 +64,8 @@ class ProcessReader:
         self._redacted: dict[int, tuple[str, tuple[str, ...]]] = {}
         self._captures = False
         self._capture_known = False
+        self.from_file = False
+        """What is read comes from the agent's export file, which may have been told to leave environments out."""
         self.fingerprints = Fingerprinter()
 
     def learn(self, facts: AgentFacts) -> None:
@@ -193,7 +195,7 @@ class ProcessReader:
         # No binary: the exit of an image that a throttled agent never saw, or a process that it missed (`unknown`).
         if not binary or _UNREAD in (binary, message.cwd) or "procFS" in flags or "errorEnvs" in flags:
             return None
-        return () if self._captures else None
+        return () if self._captures and not self.from_file else None
 
 
 def _set_names(sent: Any) -> tuple[bytes, ...]:
