@@ -5,7 +5,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from detect.oracle import compiled, engine_answer
@@ -167,6 +167,7 @@ def agree(text: str, event: MadeEvent) -> None:
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(conditions, events, st.sampled_from([EventKind.EXEC, EventKind.CONNECT]))
+@example("0 == exit.code", {"process": {}, "exit": {"code": 3, "signal": "SIGKILL"}}, EventKind.EXEC)
 def test_generated_code_and_engine_agree(text: str, data: dict[str, Any], kind: EventKind) -> None:
     """Any expression that the language accepts has one answer, compiled and in Google's engine, errors included."""
     try:

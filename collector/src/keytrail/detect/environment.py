@@ -195,7 +195,7 @@ OPERATION: Final = Message(
 EXIT: Final = Message(
     "Exit",
     (
-        _int("code", "Exit code.", present="({o} is not NO_EXIT and not {o}.signal)"),
+        _int("code", "Exit code.", "(0 if {o}.signal else {o}.code)", "({o} is not NO_EXIT and not {o}.signal)"),
         _text("signal", "Signal that ended it."),
         _int("duration_ns", "From exec to exit; 0 when unknown."),
     ),
