@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keytrail import __version__, aside, cluster
+from keytrail import __version__, aside, cluster, configuration
 from keytrail.aside import AsideError, Task, run_aside, run_here
 from keytrail.configuration import Configuration, load_configuration
 from keytrail.decode.redact import Redactor
@@ -54,6 +54,19 @@ def test_what_is_wrong_comes_back_with_its_place(tmp_path: Path) -> None:
     [problem] = caught.value.problems
     assert (problem.path, problem.line, problem.field) == (f"{settings.config}/rule.yaml", 12, "spec.condition")
     assert str(caught.value) == str(problem)
+
+
+def test_a_damaged_library_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shipped rule that cannot run is told by file and line, if it was to run; one that is off costs no look."""
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    (folder / "one.yaml").write_text(rule("one", condition="process.nmae == 'x'"))
+    monkeypatch.setattr(configuration, "builtin_folder", lambda: tmp_path)
+    with pytest.raises(ManifestError) as caught:
+        run_here(Task.COMPILE_RULES, Settings())
+    [problem] = caught.value.problems
+    assert (problem.path, problem.line, problem.field) == (f"{folder}/one.yaml", 12, "spec.condition")
+    assert run_here(Task.COMPILE_RULES, Settings(rules="none")).rules == ()
 
 
 def test_the_engine_of_cel_stays_out_of_a_collector(tmp_path: Path) -> None:

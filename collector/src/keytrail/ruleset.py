@@ -20,7 +20,7 @@ from keytrail.domain.errors import ManifestError, Problem
 from keytrail.domain.objects import Resource
 from keytrail.domain.rules import DetectionRule, Maturity
 from keytrail.domain.shape import Fault, FieldPath, dotted
-from keytrail.manifests import Manifests
+from keytrail.manifests import Manifests, load_folder
 from keytrail.settings import Settings
 from keytrail.tracing import sensors
 from keytrail.yaml_documents import read_documents
@@ -31,7 +31,7 @@ _TUNE: Final = ("spec", "rules", "tune")
 def given_rules(settings: Settings, manifests: Manifests) -> tuple[DetectionRule, ...]:
     """The shipped rules and the user's own, which replace those of the same name. Raises ManifestError."""
     folder = rules_folder(settings)
-    shipped, problems = _shipped_rules(folder) if settings.rules in RULE_CHOICES else _checked(folder)
+    shipped, problems = (_shipped_rules(folder), ()) if settings.rules in RULE_CHOICES else _checked(folder)
     own = [one for one in manifests.resources if isinstance(one, DetectionRule)]
     if settings.config is not None and not all(map(_can_run, own)):
         # Only now is the folder read a second time: where in its file each condition stands was not kept.
@@ -66,6 +66,8 @@ def _compiled(
     elsewhere = {one.metadata.name for one in applied if isinstance(one, DetectionRule)}
     refused = {} if library in applied else {n: found for n, found in compiled.refused.items() if n not in elsewhere}
     if refused:
+        if damaged := _checked(rules_folder(settings))[1]:
+            raise ManifestError(list(damaged))
         # Each rule alone was right: it is how the PolicyLibrary tunes it that is not.
         raise ManifestError(
             [
@@ -107,5 +109,10 @@ def _checked(folder: Path) -> tuple[tuple[DetectionRule, ...], tuple[Problem, ..
     return load_rules(folder, sensors=sensors())
 
 
-_shipped_rules = cache(_checked)
-"""The library travels with the program and does not change while it runs: its 134 rules take a second to read."""
+@cache
+def _shipped_rules(folder: Path) -> tuple[DetectionRule, ...]:
+    """Read the library, which travels with the program and does not change while it runs.
+
+    What its conditions say is checked of the rules that are to run when they are compiled: by default a third are not.
+    """
+    return tuple(one for one in load_folder(folder).resources if isinstance(one, DetectionRule))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from keytrail.detect.rule_check import CheckedRule, RuleError, check_rule
+from keytrail.detect.rule_check import RuleError, check_rule
 from keytrail.domain.errors import Problem
 from keytrail.domain.objects import API_VERSION
 from keytrail.domain.rules import DetectionRule
@@ -25,7 +25,6 @@ class LoadedRule:
     """A rule, and where it stands."""
 
     rule: DetectionRule
-    checked: CheckedRule
     path: str
     line: int
 
@@ -103,12 +102,12 @@ def _rule(
             document.add_fault(fault)
         return None
     try:
-        checked = check_rule(rule, sensors=sensors)
+        check_rule(rule, sensors=sensors)
     except RuleError as error:
         for fault in error.faults:
             document.add((*where, *fault.path), fault.message)
         return None
-    return LoadedRule(rule, checked, document.path, document.line_of(where))
+    return LoadedRule(rule, document.path, document.line_of(where))
 
 
 def _first(document: Document, rule: LoadedRule, where: FieldPath, places: dict[str, str]) -> bool:
