@@ -10,6 +10,9 @@ FUZZ_STAMP := $(FUZZ_VENV)/.installed
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
 
+# Bytecode is kept, whatever the environment says: the tests start a hundred processes, which would each compile it anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo test lint fmt bench fuzz test-cluster proto lock clean
 
 help:
@@ -32,7 +35,7 @@ demo: $(STAMP)
 	$(BIN)/keytrail demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

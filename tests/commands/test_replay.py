@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.commands import keytrail, replay
-from support.recordings import STREAMS, folder, messages, window
+from support.recordings import STREAMS, folder, messages, window, with_long
 
 
 def curls(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def test_users_mapping_names_the_identity(tmp_path: Path) -> None:
     assert (identity["key"], identity["provider"]) == ("OPENAI_API_KEY", "openai")
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", with_long(STREAMS, "event-flood"))
 def test_every_recording_adds_up(name: str, tmp_path: Path) -> None:
     """No message of any recording is undecodable, and both accounting equations are exact."""
     summary_file = tmp_path / "summary.json"

@@ -16,15 +16,11 @@ FAKE = ("not-a-real", "sk-test")
 """Every credential of the recordings has one of these in it, as their README says."""
 
 
-def _processes(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        if "exec_id" in value:
-            yield value
-        for inner in value.values():
-            yield from _processes(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _processes(inner)
+def _processes(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for event in line.values():
+        if isinstance(event, dict):
+            yield from (event[name] for name in ("process", "parent") if name in event)
+            yield from event.get("ancestors", ())
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from keytrail.domain.rules import DetectionRule
 from keytrail.domain.shape import read
 from keytrail.identify.matcher import IdentityMatcher
 from keytrail.manifests import load_builtin_identities
-from support.recordings import STREAMS, messages
+from support.recordings import STREAMS, messages, with_long
 
 PARAMETERS: dict[str, Any] = {
     "shells": ["sh", "bash", "zsh", "ash", "dash", "busybox"],
@@ -130,7 +130,7 @@ def test_engine_and_code_agree_on_recorded_events(name: str) -> None:
     assert asked > 500
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", with_long(STREAMS, "event-flood"))
 def test_rules_run_over_every_recording(name: str) -> None:
     """The code of all rules gives for each event what each condition alone gives, and findings keep no event alive."""
     engine = Engine.load(

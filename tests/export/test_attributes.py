@@ -17,7 +17,7 @@ from keytrail.export.attribute_values import host_name, image_name, image_tags
 from keytrail.export.attributes_page import declared, renewed
 from keytrail.export.otlp_encode import RecordEncoder
 from keytrail.export.otlp_known import ResourceKey
-from support.recordings import STREAMS, messages
+from support.recordings import STREAMS, messages, with_long
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "telemetry.md"
 
@@ -97,7 +97,7 @@ def types_of(attributes: Iterable[KeyValue]) -> dict[str, str]:
     return types
 
 
-@pytest.mark.parametrize("recording", STREAMS)
+@pytest.mark.parametrize("recording", with_long(STREAMS, "event-flood"))
 def test_recorded_events(recording: str) -> None:
     """Over every recording each attribute is declared with its type, and each event has a uid of its own."""
     decoder, encoder = Decoder(lambda text, *_: (text, ())), RecordEncoder({}, lambda: 0)

@@ -38,6 +38,12 @@ def _events(messages: list[bytes]) -> list[tuple[str, Any]]:
 
 
 @pytest.fixture
+def recorded(recorded: Recorded) -> Recorded:
+    """The first 1,500 messages of a recording: of all kinds, and some that each filter lets pass."""
+    return lambda name: recorded(name)[:1_500]
+
+
+@pytest.fixture
 def served(start: Start, connect: Connect, recorded: Recorded) -> Callable[..., list[bytes]]:
     """Serve a recording through a request and give what came out."""
 

@@ -14,6 +14,8 @@ from support.processes import CollectorProcess, wait_until
 from support.recordings import messages
 
 SECONDS = 120.0
+ALONE = ("--output", "findings", "--rules", "none")
+"""What a collector says of gaps, and nothing else."""
 QUEUE = 300
 CAUSES = """SELECT attributes ->> '$."keytrail.gap.cause"' FROM records WHERE event_name = 'keytrail.gap'"""
 
@@ -35,7 +37,7 @@ def test_full_queue_is_a_line_with_the_agents_count(tmp_path: Path) -> None:
     address = f"unix://{tmp_path}/agent.sock"
     with FakeTetragon(address, queue_size=QUEUE, metrics_address="127.0.0.1:0") as agent:
         environ = {"KEYTRAIL_AGENT_METRICS_ADDRESS": agent.metrics_address or ""}
-        with CollectorProcess(tmp_path, "--output", "findings", "--agent", address, environ=environ) as collector:
+        with CollectorProcess(tmp_path, *ALONE, "--agent", address, environ=environ) as collector:
             assert agent.wait_for_listeners(timeout=SECONDS), collector.err
             assert wait_until(lambda: "watching the agent's metrics" in collector.err), collector.err
             agent.stall()
@@ -55,7 +57,7 @@ def test_restarted_agent_is_a_gap_with_both_ends(tmp_path: Path) -> None:
     environ = {"KEYTRAIL_AGENT_METRICS_ADDRESS": "off"}
     with (
         FakeTetragon(address) as agent,
-        CollectorProcess(tmp_path, "--output", "findings", "--agent", address, environ=environ) as collector,
+        CollectorProcess(tmp_path, *ALONE, "--agent", address, environ=environ) as collector,
     ):
         assert agent.wait_for_listeners(timeout=SECONDS), collector.err
         agent.kill()

@@ -8,18 +8,17 @@ import pytest
 from keytrail.source.recording import RecordingWriter
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
-from keytrail.testing.fake_tetragon_release import strip_to_release
+from keytrail.testing.fake_tetragon_release import RELEASES, strip_to_release
 from keytrail.testing.otlp_sink import OtlpSink
 from support.commands import keytrail, replay
 from support.processes import CollectorProcess, wait_until
-from support.recordings import folder, messages
+from support.recordings import folder, messages, with_long
 
 SECONDS = 120.0
+LIKE_THEM = ("policy-library", "seed-demo", "seed-demo-default-flags", "throttle")
 
 
-@pytest.mark.parametrize(
-    "name", ["seed-demo", "seed-demo-default-flags", "policy-library", "kubernetes", "odd-input", "throttle"]
-)
+@pytest.mark.parametrize("name", with_long(("kubernetes", "odd-input", *LIKE_THEM), *LIKE_THEM))
 def test_grpc_gives_the_same_lines_as_a_replay(name: str, tmp_path: Path) -> None:
     """Whether a stream comes from a file or over gRPC makes no difference to a single byte of output."""
     expected = replay(name).out
@@ -104,7 +103,7 @@ def test_refused_call_is_tried_again(tmp_path: Path) -> None:
             collector.stop()
 
 
-@pytest.mark.parametrize("release", ["1.4", "1.5", "1.6", "1.7", "1.8"])
+@pytest.mark.parametrize("release", with_long(RELEASES, "1.5", "1.6", "1.7"))
 def test_every_release_of_the_agent_is_understood(release: str, tmp_path: Path) -> None:
     """Agents from 1.4 to 1.8 differ in fields and calls; none gives an undecodable message or ends the collector."""
     address = f"unix://{tmp_path}/tetragon.sock"
@@ -135,19 +134,20 @@ def test_every_event_arrives_at_an_otlp_backend(protocol: str, tmp_path: Path) -
     """Over both of OTLP's transports the backend holds one record for each decoded event when the collector ends."""
     address = f"unix://{tmp_path}/tetragon.sock"
     name = "policy-library"
+    stream = messages(name)[:1000]
     with OtlpSink() as sink, FakeTetragon(address, profile=AgentProfile.of_recording(folder(name))) as agent:
         endpoint = sink.grpc_endpoint if protocol == "grpc" else sink.http_endpoint
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
         with CollectorProcess(tmp_path, "--otlp-records", "events", "--agent", address, environ=environ) as collector:
             assert agent.wait_for_listeners(timeout=SECONDS), collector.err
-            agent.publish(messages(name))
+            agent.publish(stream)
             assert agent.wait_until_drained(timeout=SECONDS)
-            assert wait_until(lambda: sink.count() >= len(messages(name)) - 4), collector.err
+            assert wait_until(lambda: sink.count() >= len(stream) - 4), collector.err
             summary = collector.stop()
         assert summary["records"]["exported"] == summary["records"]["made"] == sink.count()
         uids = sink.rows("""SELECT count(DISTINCT attributes ->> '$."log.record.uid"') FROM records""")
         assert uids == [(sink.count(),)]
-        assert summary["events"]["received"] == len(messages(name))
+        assert summary["events"]["received"] == len(stream)
 
 
 def test_backend_that_is_away_loses_nothing_within_the_queue(tmp_path: Path) -> None:

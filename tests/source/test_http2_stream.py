@@ -19,7 +19,7 @@ from keytrail.source.http2_stream import Http2Stream
 from keytrail.source.status import Reason, StreamError
 from keytrail.testing.fake_tetragon import FakeTetragon
 from source.answering import answering
-from support.recordings import STREAMS, messages
+from support.recordings import STREAMS, messages, with_long
 
 SECONDS = 60
 Reading = Callable[..., AbstractContextManager[Any]]
@@ -41,7 +41,7 @@ def ending(stream: Http2Stream) -> StreamError:
     return caught.value
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", with_long(STREAMS, "burst", "event-flood", "kubernetes", "policy-library"))
 def test_both_readers_hand_over_the_same(agent: FakeTetragon, name: str, reading_by: Reading) -> None:
     """Every recording comes through both readers at once, byte for byte and in order, with the same reports."""
     sent = list(messages(name))

@@ -13,7 +13,7 @@ from keytrail.proto.tetragon import tetragon_pb2
 from keytrail.proto.tetragon.events_pb2 import GetEventsResponse
 from keytrail.source.protojson import event_from_json
 from keytrail.source.recording import read_recording
-from support.recordings import CORPUS, export_lines, messages
+from support.recordings import CORPUS, export_lines, messages, with_long
 
 # How many of the stream's messages the export has as well. Missing are only library loads at the cut: they carry no
 # time by which the recorder could have cut both alike. `throttle` limited its export to 120 events a minute;
@@ -43,7 +43,7 @@ def comparable(message: bytes) -> bytes:
     return event.SerializeToString(deterministic=True)
 
 
-@pytest.mark.parametrize("name", sorted(COMMON))
+@pytest.mark.parametrize("name", with_long(sorted(COMMON), "burst", "kubernetes", "policy-library"))
 def test_converted_lines_equal_the_stream(name: str) -> None:
     """Where a recording has an event both as JSON and as protobuf, the converted line is that message."""
     lines = list(read_recording(CORPUS / name / "export.json.zst"))
