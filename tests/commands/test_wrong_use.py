@@ -1,15 +1,20 @@
 """Commands as people get them wrong: each says what is wrong and what to do, by exit code and without a traceback."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from keytrail.commands.live import _log_transition
+from keytrail.commands.options import check_state_dir
 from keytrail.detect.conditions import uninterrupted
+from keytrail.domain.errors import SettingsError
+from keytrail.settings_sources import load_settings
 from keytrail.source.grpc_stream import State, Transition
 from keytrail.source.status import Reason
 from support.commands import keytrail, replay
@@ -52,6 +57,38 @@ def test_a_summary_that_cannot_be_written_is_known_at_once() -> None:
     """Nothing is replayed for an accounting that could not be written at its end."""
     ran = replay("seed-demo", "--summary", "/nonexistent/summary.json")
     assert (ran.code, ran.out) == (2, "")
+
+
+def test_a_state_folder_that_cannot_be_written_is_known_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collector that would lose its records with its process does not start; where it got the folder from is said."""
+    file, settings = tmp_path / "file", tmp_path / "settings.yaml"
+    file.touch()
+    settings.write_text(f"pace: 1\nstate_dir: {file}/state\n", encoding="utf-8")
+    for argv, said in (
+        (("--state-dir", file), f"--state-dir {file}: cannot be written: it is no folder"),
+        (("--settings", settings), f"{settings}:2: state_dir {file}/state: cannot be written: Not a directory"),
+        ((), "KEYTRAIL_STATE_DIR /proc/none: cannot be written: No such file or directory"),
+    ):
+        monkeypatch.setenv("KEYTRAIL_STATE_DIR", "/proc/none" if not argv else "")
+        ran = keytrail("collect", "--output", "findings", "--agent", "localhost:1", *argv)
+        assert (ran.code, ran.out, ran.err) == (2, "", f"keytrail: {said}\n")
+
+
+def test_what_is_wrong_with_the_disk_itself_is_no_reason_not_to_collect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full or read-only disk may be mended meanwhile; a folder that the system refuses is a mistake."""
+    for number, refused in ((errno.ENOSPC, False), (errno.EROFS, False), (errno.EACCES, True)):
+
+        def fail(*_: object, number: int = number, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "mkdir", fail)
+        settings = load_settings({"state_dir": tmp_path / "state"}, {})
+        with pytest.raises(SettingsError) if refused else nullcontext():
+            check_state_dir(settings)
 
 
 def test_a_recording_that_is_not_there() -> None:

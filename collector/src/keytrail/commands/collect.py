@@ -15,6 +15,7 @@ from keytrail.commands.options import (
     add_otlp_records,
     add_redaction,
     add_settings_file,
+    check_state_dir,
     check_summary,
     read_settings,
     settings_now,
@@ -161,6 +162,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = read_settings(args)
     check_summary(args.summary)
+    if args.run is run:  # `keytrail watch` keeps no records, and may be another user's
+        check_state_dir(settings)
     gate = set_up_logs(settings.log_level, settings.log_format, redact=redacted)
     keep_memory_private()
     keep_errors_private()

@@ -1,11 +1,13 @@
 """Options that several commands share, and how they become settings."""
 
 import argparse
+import errno
 import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from keytrail.commands.redaction import redact_too
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from keytrail.settings import Settings
 
 Number = TypeVar("Number", int, float)
+
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 _FLAGS = {
     "agent_address", "agent_tls_ca", "agent_tls_cert", "agent_tls_key", "agent_tls_server_name", "config", "output",
@@ -145,6 +149,28 @@ def check_summary(path: str | None) -> None:
             Path(path).touch()
         except OSError as error:
             raise SettingsError(f"--summary {path}: {error.strerror}") from None
+
+
+def check_state_dir(settings: "Settings") -> None:
+    """Make the state folder, and see whether it takes files. Raises SettingsError now: later nobody looks at the log.
+
+    What is wrong with the disk itself may pass, and is no reason not to collect.
+    """
+    folder = settings.state_dir
+    if folder is None:
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The spool in it may be left by a run of somebody else, such as root.
+        for one in filter(Path.is_dir, (folder, folder / "spool")):
+            with TemporaryFile(dir=one):
+                pass
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            reason = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+            kind, _, place = settings.origins["state_dir"].partition(" ")
+            name = f"{place}: state_dir" if kind == "file" else place
+            raise SettingsError(f"{name} {folder}: cannot be written: {reason}") from None
 
 
 def write_summary(path: str | None, accounting: "Accounting") -> None:
