@@ -157,6 +157,32 @@ def test_doctor_without_an_agent_is_critical(address: str) -> None:
 
 
 @pytest.mark.usefixtures("agent")
+def test_a_host_that_nobody_knows_is_no_absent_socket() -> None:
+    """What was meant for a socket and read as a host's name is explained as that, by every command."""
+    hint = "no such host is known here: a socket is given by its whole path or as unix:///PATH"
+    assert hint in keytrail("policies", "list", "--agent", "no-such-host.invalid").err
+    told = keytrail("doctor", "--agent", "no-such-host.invalid").out
+    assert hint in told
+    assert "--agent unix:///var/run/tetragon/tetragon.sock" in told
+    assert "systemctl" not in told
+
+
+@pytest.mark.parametrize(("command", "warns"), [("watch", False), ("collect", True)])
+def test_watch_does_not_warn_of_metrics_that_an_agent_has_not(
+    address: str, tmp_path: Path, command: str, *, warns: bool
+) -> None:
+    """Whoever only looks gets events and no warning that nobody can end; a collector warns that losses go uncounted."""
+    said = "cannot read the agent's metrics"
+    options = ("--output", "json", "--agent", address, "--rules", "none")
+    with FakeTetragon(address) as agent, CollectorProcess(tmp_path, *options, command=command) as collector:
+        assert agent.wait_for_listeners(timeout=60), collector.err
+        agent.publish(messages("policy-library")[:50])
+        assert wait_until(lambda: collector.lines() > 0)
+        assert wait_until(lambda: said in collector.err or not warns)
+        collector.stop()
+        assert (said in collector.err) is warns
+
+
 def test_doctor_says_what_the_agent_is_asked_for(address: str, tmp_path: Path) -> None:
     """Settings whose rules look at little leave types of event with the agent; a wrong rule is critical."""
     folder_ = tmp_path / "rules"

@@ -138,7 +138,7 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("host", "reason"),
-    [("127.0.0.1", Reason.REFUSED), ("no.such.host.invalid", Reason.ABSENT), ("a..b", Reason.ABSENT)],
+    [("127.0.0.1", Reason.REFUSED), ("no.such.host.invalid", Reason.UNKNOWN_HOST), ("a..b", Reason.UNKNOWN_HOST)],
 )
 def test_no_connection_has_its_reason(host: str, reason: Reason) -> None:
     """A port where nobody listens and a name that nobody has are told apart, in the system's own words."""

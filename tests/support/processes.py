@@ -13,20 +13,22 @@ from typing import Any, Self
 
 
 class CollectorProcess:
-    """`keytrail collect` with its output in files. A context manager: it never outlives the test."""
+    """`keytrail collect`, or watch, with its output in files. A context manager: it never outlives the test."""
 
-    def __init__(self, folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, environ: Mapping[str, str] | None = None, command: str = "collect"
+    ) -> None:
         self.summary_file = folder / "summary.json"
         self._out = folder / "out.jsonl"
         self._err = folder / "err.log"
-        command = [sys.executable, "-m", "keytrail", "collect", "--summary", str(self.summary_file), *options]
+        argv = [sys.executable, "-m", "keytrail", command, "--summary", str(self.summary_file), *options]
         clean = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("OTEL_", "KEYTRAIL_", "KUBERNETES_"))
         }
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, env=clean | dict(environ or {}))
+            self.process = subprocess.Popen(argv, stdout=out, stderr=err, env=clean | dict(environ or {}))
 
     def __enter__(self) -> Self:
         return self

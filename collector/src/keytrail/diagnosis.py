@@ -121,7 +121,9 @@ def _agent(seen: Observed) -> Check:
         ("docker", "docker start tetragon"),
         ("kubectl", "kubectl -n kube-system rollout status daemonset/tetragon"),
     )
-    if seen.uid != 0 and "permission" in seen.error.lower():
+    if "no such host" in seen.error:
+        mend = (("here", "keytrail doctor --agent unix:///var/run/tetragon/tetragon.sock"),)
+    elif seen.uid != 0 and "permission" in seen.error.lower():
         mend = (("here", "sudo keytrail doctor   # the agent's socket belongs to root, mode 0660"),)
     return Check("agent", Verdict.CRITICAL, f"no answer at {seen.address}: {seen.error}", mend)
 

@@ -110,18 +110,21 @@ def _compose(
     from keytrail.domain.drop import DropReason
     from keytrail.enrich.peers import Peers
     from keytrail.enrich.resolver import HostResolver, named_hosts
-    from keytrail.loss.guard import LossGuard
+    from keytrail.loss.guard import OFF, LossGuard
     from keytrail.outputs import open_outputs
     from keytrail.probe import CollectorProbe, StreamLog
     from keytrail.settings_sources import FILE_VARIABLE
+    from keytrail.source.address import find_metrics
     from keytrail.source.agent import AgentClient
 
+    # Whoever only looks for a moment has no use for the warning that an agent without metrics cannot count its losses.
+    unmeasured = args.run is not run and not settings.agent_metrics_address and find_metrics() is None
     wanted, stream = settings.event_filter(), StreamLog()
     cluster = stack.enter_context(_cluster(settings)) if in_cluster(settings) else None
     agent = stack.enter_context(AgentClient(agent_address(settings), agent_tls(settings), timeout=_LOOK_SECONDS))
     guard = LossGuard(
         inbox_dropped=lambda: accounting.events_dropped(DropReason.QUEUE_FULL),
-        metrics_address=settings.agent_metrics_address,
+        metrics_address=OFF if unmeasured else settings.agent_metrics_address,
         backfill_file=settings.backfill_file,
         filtered=bool(wanted),
         policies=agent.list_policies,

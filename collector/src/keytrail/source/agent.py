@@ -27,6 +27,7 @@ _SETTLED = frozenset({"enabled", "disabled", "load_error", "error", "skipped", "
 _FAILED = frozenset({"load_error", "error"})
 ADVICE = {
     Reason.ABSENT: "is Tetragon running, and is its socket's folder visible here?",
+    Reason.UNKNOWN_HOST: "no such host is known here: a socket is given by its whole path or as unix:///PATH",
     Reason.REFUSED: "nobody listens there: is Tetragon running?",
     Reason.DENIED: "the socket belongs to root: run as root or in its group",
     Reason.NOT_GRPC: "something else than a Tetragon agent listens there",

@@ -234,7 +234,7 @@ class Http2Stream:
         try:
             found = socket.getaddrinfo(self._address.host, self._address.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that no name can have
-            raise StreamError(Reason.ABSENT, f"{self._address.host}: {error}") from None
+            raise StreamError(Reason.UNKNOWN_HOST, f"{self._address.host}: {error}") from None
         return [(family, target) for family, _, _, _, target in found]
 
     def _greet(self, connection: socket.socket, target: object) -> None:

@@ -20,7 +20,8 @@ class Reason(StrEnum):
     NO_PROCESS_CACHE = "no_process_cache"
     """Connected, but the agent would not or could not list its processes: those already running are unknown."""
     ABSENT = "absent"
-    """No such socket or host: the agent never started, or stopped cleanly and took its socket away."""
+    """No such socket: the agent never started, or stopped cleanly and took its socket away."""
+    UNKNOWN_HOST = "unknown_host"
     REFUSED = "refused"
     """A socket or host where nobody listens: an agent that was killed leaves its socket behind."""
     UNREACHABLE = "unreachable"
@@ -47,8 +48,8 @@ class Reason(StrEnum):
 _DETAILS = (
     ("GOAWAY received", Reason.GOAWAY),
     ("No such file", Reason.ABSENT),
-    ("errors resolving", Reason.ABSENT),
-    ("Domain name not found", Reason.ABSENT),
+    ("errors resolving", Reason.UNKNOWN_HOST),
+    ("Domain name not found", Reason.UNKNOWN_HOST),
     ("Connection refused", Reason.REFUSED),
     ("Permission denied", Reason.DENIED),
     ("andshake failed", Reason.TLS),
