@@ -85,10 +85,24 @@ def test_values_that_nobody_knows(helm: Helm) -> None:
         "image.digest=abc": "at '/image/digest'",
         "collector.retry_on_failure.max_elapsed_time=3 days": "at '/collector/retry_on_failure/max_elapsed_time'",
         "tetragon.address=localhost:54321": "set collector.hostNetwork=true",
+        "collector.otlp.endpoint=localhost:4317": '"localhost:4317" is the collector\'s own pod, where nothing takes',
+        "collector.otlp.endpoint=https://127.0.0.1": "name a Service, or for a receiver on each node set collector.hos",
         "collector.otlp.tls.clientCertificate=true": "needs collector.otlp.tls.secretName",
     }
     for given, said in wrong.items():
         assert said in helm.run("template", "keytrail", CHART, "--set", given, fails=True), given
+
+
+def test_receiver_that_is_reached_on_loopback(helm: Helm) -> None:
+    """One on the node, or one that is injected into the pod, may be named by loopback; a name like it is none."""
+    inject = "collector.podAnnotations.sidecar\\.opentelemetry\\.io/inject=true"
+    for endpoint, more in (
+        ("http://localhost:4317", "collector.hostNetwork=true"),
+        ("http://[::1]:4317", "collector.mode=sidecar"),
+        ("http://127.0.0.1:4317", inject),
+        ("http://localhost.example:4317", "collector.hostNetwork=false"),
+    ):
+        helm.render("--set", f"collector.otlp.endpoint={endpoint}", "--set", more)
 
 
 def test_defaults(helm: Helm) -> None:

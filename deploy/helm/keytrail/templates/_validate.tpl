@@ -7,6 +7,11 @@
 {{- if and (eq $collector.mode "sidecar") $collector.hostNetwork }}
 {{- fail "collector.hostNetwork is for collector.mode=daemonset: a sidecar has the network of Tetragon's pod" }}
 {{- end }}
+{{- $loopback := regexMatch "^(https?://)?(localhost(:|/|$)|127[.]|[[]?::1)" $collector.otlp.endpoint }}
+{{- /* A receiver may be injected beside the collector, and then is in its pod. */}}
+{{- if and $loopback (not (include "keytrail.collector.onHost" .)) (not (hasKey $collector.podAnnotations "sidecar.opentelemetry.io/inject")) }}
+{{- fail (printf "collector.otlp.endpoint %q is the collector's own pod, where nothing takes records: name a Service, or for a receiver on each node set collector.hostNetwork=true" $collector.otlp.endpoint) }}
+{{- end }}
 {{- if and $collector.otlp.tls.clientCertificate (not $collector.otlp.tls.secretName) }}
 {{- fail "collector.otlp.tls.clientCertificate needs collector.otlp.tls.secretName" }}
 {{- end }}
