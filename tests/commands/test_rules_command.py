@@ -142,7 +142,7 @@ def test_tests_of_the_shipped_library_pass() -> None:
 
 
 def test_failing_tests_are_a_table(tmp_path: Path) -> None:
-    """A test that fails is shown with what was expected and found, and ends in exit code 1; a rule without is named."""
+    """A test that fails is shown with its line, what was expected and what was found; a rule without one is named."""
     file = write(tmp_path, "match: false", "match: true")
     bare = write(tmp_path, name="untested.yaml")
     bare.write_text(RULE.partition("  tests:")[0].replace("name: shell", "name: bare"))
@@ -151,7 +151,8 @@ def test_failing_tests_are_a_table(tmp_path: Path) -> None:
     assert ran.code == 1
     assert untested == f"{bare}:1: bare has no test"
     assert heading.split() == ["RULE", "TEST", "EXPECTED", "FOUND", "FILE"]
-    assert row.split("  ") == ["shell", "no shell", "a finding", "no finding", f"{file}:1"]
+    (line,) = (at for at, text in enumerate(file.read_text().splitlines(), 1) if "no shell" in text)
+    assert row.split("  ") == ["shell", "no shell", "a finding", "no finding", f"{file}:{line}"]
     assert summary == "1 passed, 1 failed"
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keytrail.domain.rules import DetectionRule
     from keytrail.manifests import Manifests
     from keytrail.settings import Settings
+    from keytrail.yaml_documents import Document
 
 _WIDTH = 100
 _IN_TEXT = re.compile(r"(?:line ([0-9]+), )?column ([0-9]+): ")
@@ -82,7 +83,9 @@ def run_test(args: argparse.Namespace) -> int:
         one = places[result.rule]
         test = one.rule.spec.tests[int(result.path[-1])]
         expected = "a finding" if test.match else "no finding"
-        rows.append((result.rule, test.name, expected, result.message, f"{one.path}:{one.line}"))
+        document = _document(one.path, one.line)  # None only if the file was changed a moment ago
+        line = one.line if document is None else document.line_of(result.path)
+        rows.append((result.rule, test.name, expected, result.message, f"{one.path}:{line}"))
     if rows:
         table([tuple(map(printable, row)) for row in (("RULE", "TEST", "EXPECTED", "FOUND", "FILE"), *rows)])
     say(f"{len(results) - len(failed)} passed, {len(failed)} failed")
@@ -109,26 +112,31 @@ def _load(paths: Sequence[str], sensors: Collection[str] | None) -> tuple[list["
 def _located(problem: Problem) -> str:
     """The problem at its place in the file, where it has one in a field's text that stands there without escapes."""
     from keytrail.domain.shape import dotted
-    from keytrail.yaml_documents import read_documents
 
     place = _IN_TEXT.match(problem.message)
-    path = Path(problem.path)
-    documents = [one for one in read_documents(path) if one.line <= problem.line]
-    fields = [field for one in documents[-1:] for field in one.lines if dotted(field) == problem.field]
-    if place is None or not fields or not isinstance(fields[0][-1], str):
+    document = _document(problem.path, problem.line) if place is not None else None
+    fields = [] if document is None else [field for field in document.lines if dotted(field) == problem.field]
+    if place is None or document is None or not fields or not isinstance(fields[0][-1], str):
         return str(problem)
-    given = documents[-1].data
+    given = document.data
     for step in fields[0]:
         given = given[step]
     lines = given.split("\n")
     row, column = int(place[1] or 1), int(place[2])
     before = "".join((*lines[: row - 1], lines[row - 1][: column - 1]))
-    source = path.read_text("utf-8-sig").splitlines()[problem.line - 1 :]
+    source = Path(problem.path).read_text("utf-8-sig").splitlines()[problem.line - 1 :]
     found = _place(source, fields[0][-1], given, len("".join(before.split())))
     if found is None:
         return str(problem)
     row, column = found
     return f"{problem.path}:{problem.line + row}:{column}: {problem.field}: {problem.message[place.end() :]}"
+
+
+def _document(path: str, line: int) -> "Document | None":
+    """What stands at a line of a YAML file."""
+    from keytrail.yaml_documents import read_documents
+
+    return next((one for one in reversed(read_documents(Path(path))) if one.line <= line), None)
 
 
 def _place(source: Sequence[str], key: str, given: str, skipped: int) -> tuple[int, int] | None:
