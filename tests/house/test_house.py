@@ -54,7 +54,7 @@ def test_no_trace_of_a_machine_or_registry() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("lock", ["collector", "image", "dev"])
+@pytest.mark.parametrize("lock", ["collector", "image", "dev", "fuzz"])
 def test_every_locked_package_has_hashes(lock: str) -> None:
     """Each pinned version is followed by at least two hashes (a wheel and a source archive, or two wheels)."""
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
