@@ -8,7 +8,8 @@ a `Drop`, and this loop alone counts.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from keytrail.domain.drop import DropReason, Undecodable
 from keytrail.domain.event import Event, EventKind
 from keytrail.domain.filters import EventMatcher
 from keytrail.domain.finding import Finding
+from keytrail.domain.gap import GapPhase
 from keytrail.enrich.enricher import Enricher
 from keytrail.enrich.peers import Peers
 from keytrail.manifests import Manifests
@@ -31,7 +33,7 @@ from keytrail.source.base import Batch
 
 # Asked with every event: before Python 3.12 a member of an enum costs four times as much as a global.
 _SEND, _FILE = EventKind.SEND, EventKind.FILE
-_KIND = attrgetter("kind")
+_KIND, _BACKFILLED = attrgetter("kind"), attrgetter("backfilled")
 
 
 class Watch(Protocol):
@@ -79,6 +81,8 @@ class Pipeline:
         self._merger = merger
         self._watch = watch
         self._peers = Peers() if peers is None else peers
+        self._looks_back = False
+        """Events that were missed and found later may be among what comes next."""
         decoder.peer_of = self._peers.of
 
     def process(self, batch: Batch) -> None:
@@ -95,6 +99,8 @@ class Pipeline:
             self._accounting.lost_before_decode(batch.malformed, Undecodable.MALFORMED)
         self._decide(batch)
         if batch.gaps:
+            if self._rules is not None and any(gap.phase is GapPhase.BACKFILLED for gap in batch.gaps):
+                self._records.findings(self._rules.end_past())
             self._records.gaps(batch.gaps)
         self._records.flush()
 
@@ -156,6 +162,7 @@ class Pipeline:
         decoded = self._decoded(batch, undecodable)
         if batch.backfilled:  # the clock of library loads, which have none of their own, stays that of the stream
             self._decoder.last_ns = last_ns
+            self._looks_back = True
         events = decoded
         if (wanted := self._wanted) is not None:
             events = [event for event in events if wanted(event)]
@@ -190,6 +197,26 @@ class Pipeline:
             events = kept
         records = self._records
         records.expect(len(events))
+        if self._looks_back:
+            self._look_back_and_forth(events)
+        else:
+            self._look_at(events)
+        if self._rules is not None:
+            records.count_held_back(self._rules)
+        self._accounting.events(Counter(map(_KIND, events)), undecodable, dropped)
+
+    def _look_back_and_forth(self, events: Iterable[Event]) -> None:
+        """Rules have a clock for what is missed and found later, and one for the stream."""
+        for past, group in groupby(events, _BACKFILLED):
+            if self._rules is not None:
+                self._rules.turn(past=past)
+            self._look_at(group)
+        if self._rules is not None:
+            self._rules.turn(past=False)
+        self._looks_back = self._enricher is not None and self._enricher.waiting > 0  # perhaps of the past
+
+    def _look_at(self, events: Iterable[Event]) -> None:
+        records = self._records
         detect = self._rules.detect if self._rules is not None else _nothing
         identify, hear, hand_over = self._identities.identify, self._peers.hear, records.event
         for event in events:
@@ -201,9 +228,6 @@ class Pipeline:
             hand_over(event)
             if found := detect(event):
                 records.findings(found)
-        if self._rules is not None:
-            records.count_held_back(self._rules)
-        self._accounting.events(Counter(map(_KIND, events)), undecodable, dropped)
 
 
 def _nothing(_event: Event) -> Sequence[Finding]:

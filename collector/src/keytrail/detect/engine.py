@@ -8,7 +8,7 @@ makes a new engine that takes over the memory of the rules that did not change. 
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
-from typing import Final
+from typing import Final, NamedTuple
 
 from keytrail.detect.compiled import CompiledRules, Program, load
 from keytrail.detect.functions import CelError
@@ -26,6 +26,14 @@ _NEVER: Final = 1 << 63
 _AT_ONCE: Final = -_NEVER
 _SET_BACK_NS: Final = 300_000_000_000
 """Events come up to 62 ms out of order under load; one five minutes back means that a clock was set."""
+
+
+class _Memory(NamedTuple):
+    """What rules remember of one sequence of events."""
+
+    states: list[RuleState]
+    now_ns: int
+    left: list[Finding]
 
 
 class Engine:
@@ -50,6 +58,10 @@ class Engine:
         self._now_ns = 0
         self._due_ns = _NEVER
         self._left: list[Finding] = []
+        self._states: list[RuleState] = []
+        self._aside: _Memory | None = None
+        """Of the past while there is one, and of now while events of the past are taken."""
+        self._past = False
         self._take_states({})
         if previous is not None:
             self.continue_from(previous)
@@ -80,12 +92,20 @@ class Engine:
     @property
     def evicted(self) -> Counter[str]:
         """What was forgotten because a memory was full, by rule."""
-        found = {state.rule.name: state.evicted for state in self._states}
-        return Counter({name: count for name, count in found.items() if count})
+        found = Counter[str]()
+        for state in self._every_state:
+            found[state.rule.name] += state.evicted
+        return +found
 
     def failing(self, since_ns: int) -> tuple[str, ...]:
         """Rules that had no answer for some event since then, as they are now: another version begins anew."""
-        return tuple(one.rule.name for one in self._states if one.failed_ns is not None and one.failed_ns >= since_ns)
+        failed = (one for one in self._every_state if one.failed_ns is not None and one.failed_ns >= since_ns)
+        return tuple(dict.fromkeys(one.rule.name for one in failed))
+
+    @property
+    def _every_state(self) -> list[RuleState]:
+        aside = self._aside
+        return self._states if aside is None else [*self._states, *aside.states]
 
     def detect(self, event: Event) -> Sequence[Finding]:
         """Findings of one event, and summaries whose time has come."""
@@ -106,10 +126,35 @@ class Engine:
 
     def flush(self, now_ns: int | None = None) -> Sequence[Finding]:
         """Summaries of all repeats so far, as at the end of the stream. Default: the time of the newest event."""
+        past = self.end_past()
         now_ns = self._now_ns if now_ns is None else now_ns
         found = [*self._take_left(), *(summary for state in self._states for summary in state.close(now_ns))]
         self._plan()
-        return found
+        return [*past, *found]
+
+    # -- the past
+
+    def turn(self, *, past: bool) -> None:
+        """Take events that were missed and found later, or again those of the stream: each have a clock of their own.
+
+        By one clock the windows of both would be wrong: minutes of the past would count as one moment of now, or end
+        what rules remember of now.
+        """
+        if past is self._past:
+            return
+        self._past = past
+        other = self._aside or _Memory([self._state(number, {}) for number in range(len(self.rules))], 0, [])
+        self._aside = _Memory(self._states, self._now_ns, self._left)
+        self._states, self._now_ns, self._left = other
+        self._bind()
+
+    def end_past(self) -> Sequence[Finding]:
+        """Summaries of all repeats in the past, of which nothing more comes."""
+        self.turn(past=False)
+        aside, self._aside = self._aside, None
+        if aside is None:
+            return ()
+        return [*aside.left, *(summary for state in aside.states for summary in state.close(aside.now_ns))]
 
     # -- hits
 
@@ -162,7 +207,8 @@ class Engine:
         return found
 
     def _plan(self) -> None:
-        self._due_ns = min((due for state in self._states if (due := state.due_ns) is not None), default=_NEVER)
+        due = min((due for state in self._states if (due := state.due_ns) is not None), default=_NEVER)
+        self._due_ns = _AT_ONCE if self._left else due
 
     # -- reloading
 
@@ -173,14 +219,19 @@ class Engine:
         """
         self.failures, self.suppressed = previous.failures, previous.suppressed
         self.over_budget = previous.over_budget
+        past = previous.end_past()
         self._now_ns = previous._now_ns  # noqa: SLF001 - of the same class
         self._take_states({state.rule.name: state for state in previous._states})  # noqa: SLF001 - of the same class
-        self._left = previous._orphans({id(state) for state in self._states})  # noqa: SLF001 - of the same class
-        if self._left:
-            self._due_ns = _AT_ONCE
+        orphans = previous._orphans({id(state) for state in self._states})  # noqa: SLF001 - of the same class
+        self._left = [*past, *orphans]
+        self._plan()
 
     def _take_states(self, known: Mapping[str, RuleState]) -> None:
         self._states = [self._state(number, known) for number in range(len(self.rules))]
+        self._bind()
+
+    def _bind(self) -> None:
+        """Have the functions of rules ask what is remembered now."""
         self._stepped = [(self._states[slot.rule], slot.step) for slot in self._program.slots]
         self._begun.update((at, state.begun) for at, (state, _) in enumerate(self._stepped))
         self._plan()
