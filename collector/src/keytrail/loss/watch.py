@@ -83,10 +83,14 @@ class LossWatch:
 
         None: there was none before, or it left no trace.
         """
+        if last_alive_ns is None:
+            return
         now = self._now_ns()
-        if last_alive_ns is not None and last_alive_ns < now:
-            cause = GapCause.COLLECTOR_STOPPED if clean else GapCause.COLLECTOR_KILLED
+        cause = GapCause.COLLECTOR_STOPPED if clean else GapCause.COLLECTOR_KILLED
+        if last_alive_ns < now:
             self.report(Gap(cause, last_alive_ns, now))
+        else:
+            self.report(Gap(cause, now, now, detail="the clock was set back since: nobody knows when it began"))
 
     def transition(self, transition: Transition) -> None:
         """Take what the source says of its connection: between AWAY and CONNECTED the agent kept nothing for us."""
