@@ -162,6 +162,12 @@ def test_threshold_counts_distinct_values() -> None:
         ),
         ("pod", {"process": {"pid": 10}, "pod": {"uid": "u"}}, {"process": {"pid": 11}, "pod": {"uid": "u"}}, True),
         ("pod", {"process": {"pid": 10}, "pod": {"uid": "u"}}, {"process": {"pid": 11}, "pod": {"uid": "v"}}, False),
+        (
+            "pod",
+            {"process": {"pid": 10}, "pod": {"namespace": "a", "name": "web-0"}},
+            {"process": {"pid": 11}, "pod": {"namespace": "b", "name": "web-0"}},
+            False,
+        ),
         ("pod", {"process": {"pid": 10}}, {"process": {"pid": 11}}, False),
     ],
 )

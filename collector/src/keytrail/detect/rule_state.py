@@ -99,8 +99,10 @@ class RuleState:
         sequence = self.rule.rule.spec.sequence
         process = event.process
         if sequence is not None and sequence.by is SequenceScope.POD:
-            if process.pod is not None or process.container_id:
-                yield process.pod.uid or process.pod.name if process.pod is not None else process.container_id
+            if (pod := process.pod) is not None:
+                yield pod.uid or f"{pod.namespace}/{pod.name}"
+            elif process.container_id:
+                yield process.container_id
             return
         if process.exec_id:
             yield process.exec_id
