@@ -15,6 +15,7 @@ from keytrail.export.gap_line import gap_line, gap_sentence
 from keytrail.export.otlp_encode import RecordEncoder
 from keytrail.export.otlp_gap import GapEncoder, gap_lane
 from keytrail.export.spool.entries import Lane
+from keytrail.observe.gap_log import GapLog
 
 GAP = Gap(
     GapCause.READER_SLOW,
@@ -115,6 +116,17 @@ def test_records_of_an_episode_share_an_id_and_have_uids_of_their_own() -> None:
     assert replace(GAP, start_ns=GAP.start_ns + 1).id != GAP.id
     assert [encoded(gap)[1].severity_number for gap in phases] == [13, 13, 9]
     assert encoded(phases[2])[2]["keytrail.gap.backfilled"] == 2000
+
+
+@pytest.mark.parametrize("cause", [GapCause.RECORDS_EVICTED, GapCause.SPOOL_DAMAGED])
+def test_losses_of_records_that_were_stored_together_add_up(cause: GapCause) -> None:
+    """Of two lanes that began in one commit the lower goes first: the later record is no correction of the first."""
+    first, second = Gap(cause, 1, 2, lost=30, exact=True), Gap(cause, 1, 90, lost=5, exact=True)
+    log = GapLog()
+    log.add(first)
+    log.add(second)
+    assert log.part().lost[cause] == 35
+    assert first.id != second.id
 
 
 @pytest.mark.parametrize("text", ["a\x1b[31m", "a\nb", "a\x7f", "a\u202eb", "\ud800", "a\x00b"])

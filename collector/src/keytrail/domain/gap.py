@@ -42,6 +42,10 @@ class GapCause(StrEnum):
     """Stored records had to make room, or grew too old."""
 
 
+_EACH_ALONE = frozenset({GapCause.SPOOL_DAMAGED, GapCause.RECORDS_EVICTED})
+"""Told again while they go on, each time with what was lost since: records that were stored together begin together."""
+
+
 class GapPhase(StrEnum):
     """How much of an episode a record tells. Records of one episode share their `id`; the last one counts."""
 
@@ -82,5 +86,7 @@ class Gap:
     @property
     def id(self) -> str:
         """The same for all records of one episode."""
-        subject = (str(self.cause), self.start_ns, self.policy, self.facts)
+        subject: tuple[object, ...] = (str(self.cause), self.start_ns, self.policy, self.facts)
+        if self.cause in _EACH_ALONE:
+            subject += (self.end_ns,)
         return blake2b(repr(subject).encode(), digest_size=8).hexdigest()
