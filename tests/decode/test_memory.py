@@ -77,6 +77,21 @@ def _document(**changes: object) -> str:
     return json.dumps({"version": 1, "boot_id": BOOT, "environments": [["PATH"]], "processes": rows} | changes)
 
 
+def test_what_processes_were_seen_to_do_comes_back(tmp_path: Path) -> None:
+    """Files with credentials that they opened and hosts that they asked for, whether or not they could be looked at."""
+    seen = process("a", None)
+    seen.opened, seen.reached = (("/etc/key", 5),), ("api.example",)
+    assert memory.save(tmp_path, BOOT, [seen, process("b", None)]) == 1
+    [found] = memory.load(tmp_path, BOOT)
+    assert (found.opened, found.reached, found.environment) == (seen.opened, seen.reached, None)
+
+
+def test_the_file_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """An upgrade forgets no environment."""
+    (tmp_path / memory.FILE_NAME).write_text(_document())
+    assert [one.environment for one in memory.load(tmp_path, BOOT)] == [("PATH",)]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -86,7 +101,10 @@ def _document(**changes: object) -> str:
         "null",
         "[" * 100_000,
         '"\xff"',
-        _document(version=2),
+        _document(version=3),
+        _document(processes=[["a", 7, 12, "", "", 0, [["/x"]], []]]),
+        _document(processes=[["a", 7, 12, "", "", 0, [], 1]]),
+        _document(processes=[["a", 7, 12, "", "", 0, []]]),
         _document(environments=[]),
         _document(environments=[[1], 5]),
         _document(processes=[["a", 7]]),

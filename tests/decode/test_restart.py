@@ -132,6 +132,19 @@ def test_the_child_of_a_survivor_that_was_itself_found_in_proc() -> None:
     assert table.add(child, announced=False).environment is None
 
 
+@pytest.mark.parametrize("environment", [None, NAMES])
+def test_files_that_were_opened_before_the_collector_restarted(environment: tuple[str, ...] | None) -> None:
+    """Keys are mostly read once, at the start: whoever read one before a restart of the collector has it still."""
+    remembered = image("old", "/usr/bin/python3")
+    remembered.opened, remembered.reached = (("/etc/key", 1),), ("api.example",)
+    table = ProcessTable()
+    table.remember([remembered])
+    met = image("old", "/usr/bin/python3")
+    met.environment = environment
+    table.add(met, announced=True)
+    assert (met.opened, met.reached, met.environment) == (remembered.opened, remembered.reached, environment)
+
+
 def test_a_collector_that_restarted() -> None:
     """What an earlier run remembered serves when the process is met again, under its old id or a new one."""
     remembered = Process("old", pid=71, binary="/usr/bin/python3", arguments="a b", start_ns=EXEC_NS, environment=NAMES)

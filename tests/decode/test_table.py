@@ -43,6 +43,18 @@ def test_many_processes_in_flat_memory(millions: float) -> None:
     assert table.evicted_exited
 
 
+def test_what_a_process_that_had_to_go_was_seen_to_do_is_remembered() -> None:
+    """A server that is pushed out by processes whose end nobody saw still has the key that it read."""
+    table = ProcessTable(16)
+    server = table.add(image("server", pid=1, environment=()), announced=True)
+    server.opened, server.reached = (("/etc/key", 1),), ("api.example",)
+    for number in range(100):
+        table.add(image(f"{number}", pid=number + 2, environment=()), announced=True)
+    assert table.get("server") is None
+    again = table.add(image("server", pid=1, environment=()), announced=False)
+    assert (again.opened, again.reached) == (server.opened, server.reached)
+
+
 def test_text_is_bounded_too() -> None:
     """Command lines of 128 KiB cannot make the table large: it holds as much text as so many ordinary processes."""
     table = ProcessTable(1024)

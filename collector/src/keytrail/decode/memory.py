@@ -1,6 +1,7 @@
-"""What a collector remembers over its own restart: the names of variables of the processes that run.
+"""What a collector remembers over its own restart: variables, files and hosts of the processes that run, by name.
 
-A process that outlives both the agent and the collector comes back from /proc without its environment. The file holds
+A process that outlives both the agent and the collector comes back from /proc without its environment, and a server
+reads its keys once, when it starts. The file holds
 names and redacted text only, is readable by its owner alone, and counts for one boot: process ids mean nothing in the
 next.
 """
@@ -13,12 +14,14 @@ from typing import Any
 
 from keytrail.domain.process import Process
 
-_VERSION = 1
+_VERSION = 2
+_VERSIONS = {1, _VERSION}
+"""What is understood: version 1 had environments alone."""
 FILE_NAME = "processes.json"
 
 
 def save(folder: Path, boot_id: str, processes: Iterable[Process]) -> int:
-    """Write the running processes whose environment is known; return how many. Replaces the file in one step.
+    """Write the running processes of which something is known; return how many. Replaces the file in one step.
 
     Raises OSError when the folder cannot be written.
     """
@@ -30,10 +33,12 @@ def save(folder: Path, boot_id: str, processes: Iterable[Process]) -> int:
             process.start_ns,
             process.binary,
             process.arguments,
-            environments.setdefault(process.environment, len(environments)),
+            None if process.environment is None else environments.setdefault(process.environment, len(environments)),
+            process.opened,
+            process.reached,
         )
         for process in processes
-        if process.environment is not None and not process.exited
+        if not process.exited and (process.environment is not None or process.opened or process.reached)
     ]
     document = {"version": _VERSION, "boot_id": boot_id, "environments": list(environments), "processes": rows}
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,7 +61,7 @@ def load(folder: Path, boot_id: str) -> list[Process]:
     """
     try:
         document = json.loads((folder / FILE_NAME).read_text(encoding="ascii"))
-        if not boot_id or (document["version"], document["boot_id"]) != (_VERSION, boot_id):
+        if not boot_id or document["boot_id"] != boot_id or document["version"] not in _VERSIONS:
             return []
         environments = dict(enumerate(tuple(map(str, names)) for names in document["environments"]))
         return [_process(row, environments) for row in document["processes"]]
@@ -65,12 +70,17 @@ def load(folder: Path, boot_id: str) -> list[Process]:
 
 
 def _process(row: list[Any], environments: dict[int, tuple[str, ...]]) -> Process:
-    exec_id, pid, start_ns, binary, arguments, environment = row
-    return Process(
+    exec_id, pid, start_ns, binary, arguments, environment, *seen = row
+    process = Process(
         str(exec_id),
         pid=int(pid),
         start_ns=int(start_ns),
         binary=str(binary),
         arguments=str(arguments),
-        environment=environments[environment],
+        environment=None if environment is None else environments[environment],
     )
+    if seen:
+        opened, reached = seen
+        process.opened = tuple((str(path), int(time_ns)) for path, time_ns in opened)
+        process.reached = tuple(map(str, reached))
+    return process

@@ -34,12 +34,14 @@ class ProcessTable:
     """
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
+        self._capacity = capacity
         self._running = _Bounded(capacity)
         self._exited = _Bounded(max(1, capacity // 4))
         self._by_pid: dict[int, Process] = {}
         self._remembered: dict[int, Process] = {}
         self.evicted_running = 0
-        """Images thrown out although no exit was seen: their later events are decoded again, nothing else is lost."""
+        """Images thrown out although no exit was seen: their later events are decoded again, and what they were seen to
+        do is remembered."""
         self.evicted_exited = 0
         self.survivors = 0
         """Images recognised under a new exec_id after their agent restarted."""
@@ -93,6 +95,8 @@ class ProcessTable:
         for evicted in self._running.add(process):
             if self._by_pid.get(evicted.pid) is evicted:
                 del self._by_pid[evicted.pid]
+            if evicted.opened or evicted.reached:
+                self._remember(evicted)
             self.evicted_running += 1
         self._by_pid[process.pid] = process
         return process
@@ -120,8 +124,13 @@ class ProcessTable:
             parent = self.get(parent.parent_exec_id)
 
     def remember(self, processes: Iterable[Process]) -> None:
-        """Take what an earlier run of the collector knew: environments serve when their processes are met again."""
+        """Take what an earlier run of the collector knew: it serves when the processes are met again."""
         self._remembered = {process.pid: process for process in processes}
+
+    def _remember(self, process: Process) -> None:
+        if len(self._remembered) >= self._capacity:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[process.pid] = process
 
     def _keep_exited(self, process: Process) -> None:
         process.exited = True
@@ -136,21 +145,29 @@ class ProcessTable:
             process.pod = process.pod or earlier.pod
             self.survivors += earlier.exec_id != process.exec_id
             return
-        kept = self._remembered.get(process.pid)
-        if kept is not None and (kept.exec_id == process.exec_id or is_survivor(kept, process)):
+        kept = self._kept(process)
+        if kept is not None and kept.environment is not None:
             process.environment = kept.environment
             self.survivors += 1
-            del self._remembered[process.pid]  # known here from now on: twice the memory for nothing
         elif not announced and (parent := self.get(process.parent_exec_id)) is not None and _is_fork(process, parent):
             process.environment, process.fingerprints = parent.environment, parent.fingerprints
 
     def _recall(self, process: Process, *, announced: bool) -> None:
         """Take over what was seen of the image before it was announced, or of the parent whose memory a fork has."""
         seen = self._running.images.get(process.exec_id) or self._exited.images.get(process.exec_id)
+        if seen is None and self._remembered and (seen := self._kept(process)) is not None:
+            del self._remembered[process.pid]  # known here from now on: twice the memory for nothing
         if seen is not None:
             process.opened, process.reached = seen.opened, seen.reached
+        elif process.opened:  # by an earlier image of the same process
+            return
         elif not announced and (parent := self.get(process.parent_exec_id)) is not None and _is_fork(process, parent):
             process.opened = tuple(one for one in parent.opened if one[1] < process.start_ns)
+
+    def _kept(self, process: Process) -> Process | None:
+        """What is remembered of the process."""
+        kept = self._remembered.get(process.pid)
+        return kept if kept is not None and (kept.exec_id == process.exec_id or is_survivor(kept, process)) else None
 
     def _replaced(self, process: Process, running: Process) -> bool:
         """Whether the process is an image that `running` has replaced since, told of late as somebody's parent."""
