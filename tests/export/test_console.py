@@ -74,6 +74,24 @@ def test_reader_that_went_away() -> None:
     assert counts.dropped == {DropReason.OUTPUT_CLOSED: 1000}
 
 
+def test_two_outputs_of_which_one_finds_out_that_the_reader_left() -> None:
+    """Findings and gaps are lines of one stream: what the other one then holds is counted, too, and nothing fails."""
+    counts = Counts()
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    first, second = (
+        LineOutput(stream, number_of, on_exported=counts.on_exported, on_dropped=counts.on_dropped) for _ in range(2)
+    )
+    for output in (first, second):
+        output.write(event(1))
+    for output in (first, second):
+        output.flush()
+    second.write(event(2))
+    assert (first.closed, second.closed, counts.exported) == (True, True, 0)
+    assert counts.dropped == {DropReason.OUTPUT_CLOSED: 3}
+
+
 def test_full_disk() -> None:
     """A disk without room ends the output with the reason, and nothing of it is claimed as exported."""
     counts = Counts()

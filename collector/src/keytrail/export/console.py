@@ -50,6 +50,10 @@ class LineOutput(Generic[Record]):
         if not self._lines:
             return
         lines, self._lines = self._lines, []
+        if self._stream.closed:  # by another output to the same stream, when writing failed
+            self.closed = True
+            self._on_dropped(len(lines), DropReason.OUTPUT_CLOSED)
+            return
         lines.append("")
         try:
             self._stream.write("\n".join(lines))
