@@ -129,6 +129,26 @@ def test_rise_over_a_time_without_the_page_spans_that_time(gaps: Any, clock: Any
     assert [(gap.lost, gap.start_ns) for gap in gaps.all] == [(3, began)]
 
 
+def test_hooks_that_the_kernel_did_not_run(gaps: Any, clock: Any) -> None:
+    """A sign, for nobody saw the calls; counted by policy, so that a policy that goes is no new agent."""
+
+    def page(*missed: int) -> str:
+        return "".join(
+            f'tetragon_missed_prog_probes_total{{policy="{at}"}} {count}\n' for at, count in enumerate(missed)
+        )
+
+    contents = [page(5, 7), page(8, 7) + 'tetragon_missed_link_probes_total{policy="0"} 2\n', page(8), page(9)]
+    metrics = AgentMetrics(lambda: Address(host="h"), gaps, now_ns=clock, fetch=pages(*contents))
+    for _ in contents:
+        metrics.look()
+        clock.turn(2)
+    metrics.close()
+    assert [(gap.cause, gap.suspected, gap.lost) for gap in gaps.all] == [
+        (GapCause.HOOK_MISSED, True, 5),
+        (GapCause.HOOK_MISSED, True, 6),
+    ]
+
+
 def test_a_missing_page_is_said_once(gaps: Any, clock: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Without the counters there is one warning, not one every two seconds; `problem` has it for status."""
     caplog.set_level("INFO", "keytrail")

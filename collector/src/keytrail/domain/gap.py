@@ -24,6 +24,8 @@ class GapCause(StrEnum):
     """The kernel posted more events of a policy than arrived here."""
     EXIT_WITHOUT_EXEC = "exit_without_exec"
     """Processes ended, or did something, whose start never arrived."""
+    HOOK_MISSED = "hook_missed"
+    """The kernel did not run policies' hooks for some calls, which therefore nobody saw."""
     PROCESS_UNKNOWN = "process_unknown"
     """Events came without their process: the agent did not know it, so nobody can say who acted."""
     THROTTLED = "throttled"

@@ -20,6 +20,7 @@ _WHAT: Final = {
     GapCause.INBOX_FULL: "more events than could be decided on",
     GapCause.POLICY_SHORTFALL: "fewer events of a policy arrived than the kernel posted",
     GapCause.EXIT_WITHOUT_EXEC: "processes whose start never arrived",
+    GapCause.HOOK_MISSED: "the kernel did not run hooks of policies",
     GapCause.PROCESS_UNKNOWN: "events whose process the agent did not know",
     GapCause.THROTTLED: "the agent throttles a busy cgroup",
     GapCause.RATE_LIMITED: "the agent's exporter left events out of its file",

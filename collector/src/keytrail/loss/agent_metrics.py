@@ -23,14 +23,20 @@ WATCHED: Mapping[str, GapCause] = {
     "tetragon_bpf_missed_events_total": GapCause.KERNEL_OVERFLOW,
     "tetragon_observer_ringbuf_events_lost_total": GapCause.KERNEL_OVERFLOW,
     "tetragon_observer_ringbuf_queue_events_lost_total": GapCause.KERNEL_OVERFLOW,
+    "tetragon_missed_link_probes_total": GapCause.HOOK_MISSED,
+    "tetragon_missed_prog_probes_total": GapCause.HOOK_MISSED,
     "tetragon_events_missing_process_info_total": GapCause.PROCESS_UNKNOWN,
 }
 _DETAILS = {
     GapCause.READER_SLOW: "the agent's queue for a reader was full; it has one count for all its readers: at most "
     "so many of them would have been ours",
     GapCause.KERNEL_OVERFLOW: "lost between kernel and agent, for all its readers",
+    GapCause.HOOK_MISSED: "as happens inside of another hook; nobody knows which of these calls would have been events",
     GapCause.PROCESS_UNKNOWN: "events arrived, without the process that caused them",
 }
+_SIGNS = frozenset({GapCause.HOOK_MISSED})
+_OF_POLICIES = frozenset(name for name, cause in WATCHED.items() if cause is GapCause.HOOK_MISSED)
+"""What the kernel counts for each policy that is loaded: it falls when one goes."""
 _NOT_YET = "not looked at yet"
 _SECONDS = 1.5
 _LARGEST = 8 * 1024 * 1024
@@ -90,7 +96,9 @@ class AgentMetrics:
         self._locate = locate
         self._now_ns = now_ns
         self._fetch = fetch
-        self._episodes = {cause: Episode(cause, report) for cause in dict.fromkeys(WATCHED.values())}
+        self._episodes = {
+            cause: Episode(cause, report, suspected=cause in _SIGNS) for cause in dict.fromkeys(WATCHED.values())
+        }
         self._last: dict[str, int] | None = None
         self._last_ns = 0
 
@@ -115,7 +123,7 @@ class AgentMetrics:
         for name, count in counters.items():
             # A counter with labels appears at its first rise. One that fell is a new agent's, which began at 0.
             earlier = before.get(name, 0)
-            rise = count - earlier if count >= earlier else count
+            rise = count - earlier if count >= earlier else 0 if name in _OF_POLICIES else count
             if rise:
                 cause = WATCHED[name]
                 rises[cause] = rises.get(cause, 0) + rise
