@@ -9,6 +9,7 @@ FUZZ_VENV ?= .venv-fuzz
 FUZZ_STAMP := $(FUZZ_VENV)/.installed
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?=
+FUZZ_RUNS ?=
 
 # Bytecode is kept, whatever the environment says: the tests start a hundred processes, which would each compile it anew.
 export PYTHONDONTWRITEBYTECODE :=
@@ -52,7 +53,7 @@ bench: $(STAMP)
 
 # FUZZ_TARGETS="http2 redact" runs only these. CONTRIBUTING.md says what each asserts, and how to repeat a crash.
 fuzz: $(FUZZ_STAMP)
-	PYTHONPATH=tests:collector/src $(FUZZ_VENV)/bin/python -m fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+	PYTHONPATH=tests:collector/src $(FUZZ_VENV)/bin/python -m fuzz --seconds $(FUZZ_SECONDS) $(addprefix --runs ,$(FUZZ_RUNS)) $(FUZZ_TARGETS)
 
 # An environment of its own: the fuzzer has wheels for less than Keytrail runs on.
 $(FUZZ_STAMP): requirements/fuzz.txt

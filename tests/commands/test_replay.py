@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from support.commands import keytrail, replay
-from support.recordings import STREAMS, folder, messages, window, with_long
+from support.recordings import STREAMS, folder, messages, window
+from support.variants import with_long
 
 
 def curls(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

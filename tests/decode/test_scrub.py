@@ -13,7 +13,8 @@ from keytrail.decode.scrub import scrub
 from keytrail.proto.tetragon import events_pb2
 from keytrail.proto.tetragon import tetragon_pb2 as pb
 from support.canaries import generate
-from support.recordings import STREAMS, decode_each, decoded_once, messages, with_long
+from support.recordings import STREAMS, decode_each, decoded_once, messages
+from support.variants import with_long
 
 redact = Redactor().redact
 FAKE = re.compile(rb"test-not-a-real-key|sk-test-not-a-real|sk-ant-")

@@ -21,7 +21,8 @@ from keytrail.domain.rules import DetectionRule
 from keytrail.domain.shape import read
 from keytrail.identify.matcher import IdentityMatcher
 from keytrail.manifests import load_builtin_identities
-from support.recordings import STREAMS, messages, with_long
+from support.recordings import STREAMS, messages
+from support.variants import with_long
 
 PARAMETERS: dict[str, Any] = {
     "shells": ["sh", "bash", "zsh", "ash", "dash", "busybox"],

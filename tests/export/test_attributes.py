@@ -17,7 +17,8 @@ from keytrail.export.attribute_values import host_name, image_name, image_tags
 from keytrail.export.attributes_page import declared, renewed
 from keytrail.export.otlp_encode import RecordEncoder
 from keytrail.export.otlp_known import ResourceKey
-from support.recordings import STREAMS, messages, with_long
+from support.recordings import STREAMS, messages
+from support.variants import with_long
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "telemetry.md"
 

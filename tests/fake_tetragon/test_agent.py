@@ -14,7 +14,7 @@ from keytrail.proto.tetragon.tetragon_pb2 import HEALTH_STATUS_RUNNING
 from keytrail.testing.fake_tetragon import FakeTetragon
 from keytrail.testing.fake_tetragon_agent import AgentProfile
 from keytrail.testing.fake_tetragon_release import RELEASES, strip_to_release
-from support.recordings import with_long
+from support.variants import with_long
 
 Start = Callable[..., FakeTetragon]
 Connect = Callable[..., Any]

@@ -29,6 +29,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"all of them, or some: {', '.join(TARGETS)}")
     parser.add_argument("--seconds", type=int, default=60, help="how long each target is run (60)")
+    parser.add_argument(
+        "--runs", type=int, help="stop each after so many inputs: with a new folder the same ones each time"
+    )
     parser.add_argument("--folder", type=Path, default=Path(".fuzz"), help="where corpora, logs and crashes are kept")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="give this input to the target, and nothing else")
     given = parser.parse_args()
@@ -39,18 +42,19 @@ def main() -> int:
         for name in chosen:
             target(name).check(given.replay.read_bytes())
         return 0
-    crashed = [name for name in chosen if not _fuzz(name, given.folder.absolute() / name, given.seconds)]
+    bounds = [f"-max_total_time={given.seconds}", *(() if given.runs is None else (f"-runs={given.runs}", "-seed=1"))]
+    crashed = [name for name in chosen if not _fuzz(name, given.folder.absolute() / name, *bounds)]
     for name in crashed:
         print(f"{name}: see {given.folder / name}/crashes; again: python -m fuzz --replay FILE {name}")
     return 1 if crashed else 0
 
 
-def _fuzz(name: str, folder: Path, seconds: int) -> bool:
+def _fuzz(name: str, folder: Path, *bounds: str) -> bool:
     """Run one target; whether all went well."""
     for place in ("corpus", "seeds", "crashes"):
         (folder / place).mkdir(parents=True, exist_ok=True)
     log = folder / "log"
-    options = (f"-max_total_time={seconds}", f"-artifact_prefix={folder}/crashes/", *_LIMITS)
+    options = (*bounds, f"-artifact_prefix={folder}/crashes/", *_LIMITS)
     with log.open("wb") as out, TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as memory:
         environ = {**os.environ, "PYTHONPATH": f"{_TESTS}:{_SOURCES}", "TMPDIR": memory}
         ran = subprocess.run(

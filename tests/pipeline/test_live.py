@@ -12,7 +12,8 @@ from keytrail.testing.fake_tetragon_release import RELEASES, strip_to_release
 from keytrail.testing.otlp_sink import OtlpSink
 from support.commands import keytrail, replay
 from support.processes import CollectorProcess, wait_until
-from support.recordings import folder, messages, with_long
+from support.recordings import folder, messages
+from support.variants import with_long
 
 SECONDS = 120.0
 LIKE_THEM = ("policy-library", "seed-demo", "seed-demo-default-flags", "throttle")

@@ -19,7 +19,8 @@ from keytrail.source.http2_stream import Http2Stream
 from keytrail.source.status import Reason, StreamError
 from keytrail.testing.fake_tetragon import FakeTetragon
 from source.answering import answering
-from support.recordings import STREAMS, messages, with_long
+from support.recordings import STREAMS, messages
+from support.variants import with_long
 
 SECONDS = 60
 Reading = Callable[..., AbstractContextManager[Any]]

@@ -13,7 +13,8 @@ from keytrail.proto.tetragon import tetragon_pb2
 from keytrail.proto.tetragon.events_pb2 import GetEventsResponse
 from keytrail.source.protojson import event_from_json
 from keytrail.source.recording import read_recording
-from support.recordings import CORPUS, export_lines, messages, with_long
+from support.recordings import CORPUS, export_lines, messages
+from support.variants import with_long
 
 # How many of the stream's messages the export has as well. Missing are only library loads at the cut: they carry no
 # time by which the recorder could have cut both alike. `throttle` limited its export to 120 events a minute;

@@ -7,9 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import zstandard
-from _pytest.mark.structures import ParameterSet
 
 from keytrail.decode.decoder import Decoder
 from keytrail.decode.details import DecodedEvent
@@ -35,11 +33,6 @@ STREAMS = (
     "sensors",
     "throttle",
 )
-
-
-def with_long(all_of_them: Iterable[str], *long: str) -> list[str | ParameterSet]:
-    """Values of a test's parameter, some of which run with `--long` only: they are larger and show no more."""
-    return [pytest.param(one, marks=pytest.mark.long) if one in long else one for one in all_of_them]
 
 
 def folder(name: str) -> Path:
