@@ -2,10 +2,10 @@
 
 import pytest
 
+from detect.oracle import compiled, engine_answer
 from keytrail.detect.analysis import analyse
 from keytrail.detect.conditions import check_condition
 from keytrail.detect.made_event import made_event
-from keytrail.detect.oracle import compiled, engine_answer
 from keytrail.detect.rule_check import Expression
 from keytrail.domain.event import EventKind
 

@@ -17,6 +17,7 @@ from support.synthetic import START, exec_event, kprobe_event, loader_event, pro
 
 ACTING = process(7, environment={"OPENAI_API_KEY": "sk-x"})
 PATIENCE = 120.0
+STEP = 10
 
 
 def version(number: int, *, condition: str = "process.pid > 1") -> dict[str, str]:
@@ -36,7 +37,7 @@ def connects() -> Iterator[bytes]:
 
 
 class Stream(threading.Thread):
-    """Publishes connections as quickly as the agent's queue takes them, until `stop`."""
+    """Publishes connections, five hundred a second at most, until `stop`."""
 
     def __init__(self, agent: FakeTetragon) -> None:
         super().__init__(name="publisher")
@@ -48,7 +49,7 @@ class Stream(threading.Thread):
     def run(self) -> None:
         """Publish in small steps, so that each change meets a stream that flows."""
         while not self._ended.is_set():
-            self.publish(50)
+            self.publish(STEP)
             self._ended.wait(0.02)
 
     def publish(self, count: int) -> None:
@@ -112,7 +113,7 @@ def test_changes_under_a_flowing_stream_lose_and_reorder_nothing(tmp_path: Path,
                 hang_up(collector)
                 told = "not reloaded" if wrong else f"reloaded as generation {number + 1 - (number > mistaken)}:"
                 assert log_line_seen(collector, told), collector.err
-                sent_after.append(stream.published + 50)  # and the step that is under way
+                sent_after.append(stream.published + STEP)  # and the step that is under way
         finally:
             stream.stop()
         stream.publish(60)
