@@ -1,6 +1,5 @@
 """Scrubbed messages: no secret left, and all that identities and rules need."""
 
-import re
 from functools import cache
 
 import pytest
@@ -17,7 +16,7 @@ from support.recordings import STREAMS, decode_each, decoded_once, messages
 from support.variants import with_long
 
 redact = Redactor().redact
-FAKE = re.compile(rb"test-not-a-real-key|sk-test-not-a-real|sk-ant-")
+FAKE = (b"test-not-a-real-key", b"sk-test-not-a-real", b"sk-ant-")
 
 
 @cache
@@ -63,8 +62,8 @@ def test_the_keys_of_the_recordings_are_gone(name: str) -> None:
     """None of the keys that the recordings' processes were given is left, in any field of any process."""
     before = b"".join(messages(name))
     after = b"".join(scrubbed(name))
-    assert FAKE.search(before)
-    assert FAKE.search(after) is None
+    assert any(key in before for key in FAKE)
+    assert not any(key in after for key in FAKE)
 
 
 def _carrying(text: str, value: str, place: str) -> events_pb2.GetEventsResponse:
