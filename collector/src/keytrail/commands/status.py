@@ -3,7 +3,6 @@
 import argparse
 import json
 import shutil
-from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from keytrail.commands.options import add_command, add_settings_file, read_settings
@@ -64,6 +63,8 @@ def _where(address: str) -> tuple[str, int]:
 
 def fetch(where: tuple[str, int]) -> dict[str, Any]:
     """Return the document of a running collector. Raises UsageError when there is none."""
+    from http.client import HTTPConnection, HTTPException
+
     shown = f"{where[0]}:{where[1]}"
     connection = HTTPConnection(*where, timeout=_ANSWER_SECONDS)
     try:
