@@ -24,6 +24,7 @@ from keytrail.domain.event import Event, EventKind
 from keytrail.domain.filters import EventMatcher
 from keytrail.domain.finding import Finding
 from keytrail.domain.gap import GapPhase
+from keytrail.domain.identity import NO_IDENTITY
 from keytrail.enrich.enricher import Enricher
 from keytrail.enrich.peers import Peers
 from keytrail.manifests import Manifests
@@ -218,14 +219,17 @@ class Pipeline:
     def _look_at(self, events: Iterable[Event]) -> None:
         records = self._records
         detect = self._rules.detect if self._rules is not None else _nothing
-        identify, hear, hand_over = self._identities.identify, self._peers.hear, records.event
+        identify, hear = self._identities.identify, self._peers.hear
+        hand_over, takes_all = records.event, records.takes_all
         for event in events:
             kind = event.kind
             if kind is _SEND:
                 hear(event)
-            if event.process.attribution is None or kind is _FILE:
+            process = event.process
+            if process.attribution is None or kind is _FILE:
                 identify(event)
-            hand_over(event)
+            if takes_all or (process.attribution or NO_IDENTITY).evidence:
+                hand_over(event)
             if found := detect(event):
                 records.findings(found)
 

@@ -59,6 +59,11 @@ class Records:
         self._accounting = accounting
         self._held_back = (0, 0)
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether every event is wanted here; else only those of processes that carry evidence of an identity."""
+        return bool(self._outputs.events)
+
     def expect(self, events: int) -> None:
         """So many events follow."""
         if outputs := self._outputs.events:
