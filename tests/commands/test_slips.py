@@ -14,6 +14,7 @@ from support.commands import keytrail
 from support.recordings import folder
 
 SECONDS = 60.0
+POLICY = Path(__file__).parents[2] / "policies" / "tracing" / "tcp-connect.yaml"
 MAPPING = """apiVersion: keytrail.io/v1alpha1
 kind: ClusterIdentityMapping
 metadata: {{name: {}}}
@@ -56,6 +57,16 @@ def address(tmp_path: Path) -> Iterator[str]:
         (("collect", "--ouput", "json"), "keytrail collect: unknown option --ouput, did you mean --output? (`keytrail"),
         (("replay", "x", "--output", "jsno"), "argument --output: unknown value 'jsno', did you mean json?"),
         (("doctor", "--zzz=sk-secret"), "keytrail doctor: unknown option --zzz (`keytrail doctor --help` tells more)"),
+        (("collect", "--output", "findings,jsno"), "argument --output: unknown value 'jsno', did you mean json?"),
+        (
+            ("watch", "--output", "otlp"),
+            "argument --output: unknown value 'otlp', expected one of line, json, findings",
+        ),
+        (("replay", "seed-demo", "--pace", "fast"), "expected a number from 0.001 on, found 'fast'"),
+        (("record", ".", "--agent", "localhost:1"), ".: it is a folder, name a file in it"),
+        (("fake-tetragon", "seed-demo", "--listen", "tetragon.sock"), "cannot listen there, expected unix:///path or"),
+        (("fake-tetragon", "seed-demo", "--listen", "localhost:0", "--metrics", "foo"), "--metrics foo: "),
+        (("config", "show", "--settings", str(POLICY)), "yaml:10: this is a manifest, and no settings: --config takes"),
         (("demo", "seed-demo"), "keytrail demo: 'seed-demo' is one word too many"),
         (
             ("replay", "x", "--rules", "stabel"),

@@ -86,6 +86,8 @@ class _Gathered:
         for document in documents[1:]:
             document.add((), "expected one YAML document")
         for document in documents:
+            if isinstance(document.data, dict) and {"apiVersion", "kind"} <= document.data.keys():
+                document.add((), "this is a manifest, and no settings: --config takes the folder that it is in")
             if document.data is not None and not document.problems:
                 values, faults = read_fields(Settings, document.data)
                 for fault in faults:

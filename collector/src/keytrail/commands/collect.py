@@ -13,6 +13,7 @@ from keytrail.commands.options import (
     add_config,
     add_filters,
     add_otlp_records,
+    add_output,
     add_redaction,
     add_settings_file,
     check_state_dir,
@@ -43,8 +44,7 @@ def add(commands: Any) -> None:
         commands, "collect", "follow a running Tetragon agent and send attributed events to an OTLP backend",
         "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 keytrail collect --config /etc/keytrail",
     )  # fmt: skip
-    parser.add_argument("--output", action="append", choices=("otlp", "findings", "json", "line"),
-                        help="where records go; may be repeated (default: otlp, by OTEL_EXPORTER_OTLP_*)")  # fmt: skip
+    add_output(parser, "where records go (default: otlp, by OTEL_EXPORTER_OTLP_*)", "otlp", "findings", "json", "line")
     parser.add_argument("--color", choices=("auto", "always", "never"), help="colours of --output line")
     parser.add_argument("--summary", metavar="FILE", help="write the accounting to FILE as JSON at the end")
     parser.add_argument(

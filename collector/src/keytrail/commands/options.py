@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from keytrail.commands.redaction import redact_too
 from keytrail.domain.errors import SettingsError
 from keytrail.domain.event import EventKind
+from keytrail.domain.shape import suggestion
 
 if TYPE_CHECKING:
     from keytrail.observe.accounting import Accounting
@@ -54,6 +55,27 @@ def at_least(least: Number) -> Callable[[str], Number]:
         raise argparse.ArgumentTypeError(f"expected {kind} from {least} on, found {text!r}")
 
     return read
+
+
+def some_of(*words: str) -> Callable[[str], list[str]]:
+    """Read an option that is one of these words, or several with commas, as in settings and variables."""
+
+    def read(text: str) -> list[str]:
+        found = text.split(",")
+        for word in found:
+            if word not in words:
+                raise argparse.ArgumentTypeError(f"unknown value {word!r}, {suggestion(word, words)}")
+        return found
+
+    return read
+
+
+def add_output(parser: argparse.ArgumentParser, help_: str, *words: str) -> None:
+    """Where records go, or in which form."""
+    parser.add_argument(
+        "--output", action="extend", type=some_of(*words), metavar=f"{{{','.join(words)}}}",
+        help=f"{help_}; may be repeated",
+    )  # fmt: skip
 
 
 def add_settings_file(parser: argparse.ArgumentParser) -> None:
@@ -121,9 +143,12 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_otlp_records(parser: argparse.ArgumentParser) -> None:
     """What an OTLP backend gets."""
     parser.add_argument(
-        "--otlp-records", action="append", choices=("findings", "events"),
+        "--otlp-records",
+        action="extend",
+        type=some_of("findings", "events"),
+        metavar="{findings,events}",
         help="what --output otlp sends; may be repeated (default: findings)",
-    )  # fmt: skip
+    )
 
 
 def read_settings(args: argparse.Namespace) -> "Settings":

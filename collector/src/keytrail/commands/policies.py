@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "policies",
-        "list, load and delete TracingPolicies of a running agent, and say which rules want",
+        "list, load and delete TracingPolicies of a running agent, say which ones rules need, and check files",
         "keytrail policies list",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)

@@ -11,8 +11,10 @@ from keytrail.commands.options import (
     add_config,
     add_filters,
     add_otlp_records,
+    add_output,
     add_redaction,
     add_settings_file,
+    at_least,
     check_summary,
     read_settings,
     write_summary,
@@ -41,16 +43,11 @@ def add(commands: Any) -> None:
         metavar="PATH",
         help="a .pb or .pb.zst stream, its folder, a JSON export, or - ; seed-demo and policy-library are shipped",
     )
-    parser.add_argument(
-        "--output",
-        action="append",
-        choices=("json", "line", "findings", "otlp"),
-        help="form of the records (default: json)",
-    )
+    add_output(parser, "form of the records (default: json)", "json", "line", "findings", "otlp")
     parser.add_argument("--color", choices=("auto", "always", "never"), help="colours of --output line")
     parser.add_argument(
         "--pace",
-        type=float,
+        type=at_least(0.001),
         metavar="FACTOR",
         help="1 replays at the recorded speed, 10 ten times faster; default: as fast as it goes",
     )

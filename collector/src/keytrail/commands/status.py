@@ -29,7 +29,9 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--address", metavar="HOST:PORT", help="where it serves its pages (default: the setting http_address)"
     )
-    parser.add_argument("--output", dest="form", choices=("text", "json"), default="text", help="form of the answer")
+    parser.add_argument(
+        "-o", "--output", dest="form", choices=("text", "json"), default="text", help="form of the answer"
+    )
     add_settings_file(parser)
     parser.set_defaults(run=run)
 

@@ -4,7 +4,15 @@ import argparse
 from typing import Any
 
 from keytrail.commands import collect
-from keytrail.commands.options import add_agent, add_command, add_config, add_filters, add_redaction, add_settings_file
+from keytrail.commands.options import (
+    add_agent,
+    add_command,
+    add_config,
+    add_filters,
+    add_output,
+    add_redaction,
+    add_settings_file,
+)
 
 
 def add(commands: Any) -> None:
@@ -13,9 +21,7 @@ def add(commands: Any) -> None:
         commands, "watch", "show a running agent's events, with their identities, in the terminal",
         "keytrail watch --kind connect --namespace payments",
     )  # fmt: skip
-    parser.add_argument(
-        "--output", action="append", choices=("line", "json", "findings"), help="form of the lines (default: line)"
-    )
+    add_output(parser, "form of the lines (default: line)", "line", "json", "findings")
     parser.add_argument("--color", choices=("auto", "always", "never"), help="colours (default: when it is a terminal)")
     parser.add_argument("--summary", metavar="FILE", help="write the accounting to FILE as JSON at the end")
     add_config(parser)

@@ -173,6 +173,8 @@ class RecordingWriter:
 
     def __init__(self, path: Path) -> None:
         """Open it. Raises UsageError when it cannot be written there."""
+        if path.is_dir():  # the name itself is taken only at the end
+            raise UsageError(f"{path}: it is a folder, name a file in it")
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial")
         compressor = _compressor() if path.suffix == ".zst" else None

@@ -76,7 +76,7 @@ def run_fake_tetragon(args: argparse.Namespace) -> int:
         metrics_address=args.metrics,
         info_file=args.info_file,
     )
-    with _signals_held(), ThreadPoolExecutor(1) as pool, agent:
+    with _signals_held(), ThreadPoolExecutor(1) as pool, _listening(agent, args):
         _say(f"listening on {agent.address}")
         if agent.metrics_address:
             _say(f"metrics on http://{agent.metrics_address}/metrics")
@@ -86,6 +86,21 @@ def run_fake_tetragon(args: argparse.Namespace) -> int:
                 break
     playing.result()
     return 0
+
+
+def _listening(agent: "FakeTetragon", args: argparse.Namespace) -> "FakeTetragon":
+    from keytrail.domain.errors import UsageError
+
+    try:
+        agent.start()
+    except RuntimeError:  # grpcio's
+        raise UsageError(f"--listen {args.listen}: cannot listen there, expected unix:///path or host:port") from None
+    except (OSError, ValueError) as error:
+        agent.stop()
+        given = {"--listen": args.listen, "--metrics": args.metrics, "--info-file": args.info_file}
+        told = ", ".join(f"{name} {value}" for name, value in given.items() if value)
+        raise UsageError(f"{told}: {error}") from None
+    return agent
 
 
 def _play(agent: "FakeTetragon", recording: Path, args: argparse.Namespace) -> None:
