@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from keytrail.aside import AsideError
 from keytrail.configuration import Configuration, load_configuration
 from keytrail.decode.redact import Redactor
+from keytrail.kube.backoff import Backoff
 from keytrail.reload import Reloader, Result
 from keytrail.settings_sources import load_settings
 from reload.config_map import ConfigMap, mapping, rule
@@ -227,6 +229,30 @@ def test_thread_looks_by_itself_and_when_asked_and_ends(world: World) -> None:
         world.reloader.look_now()
         assert world.changed.wait(60)
     assert wait_until(lambda: "keytrail-reload" not in {one.name for one in threading.enumerate()})
+
+
+def test_what_failed_without_being_wrong_is_loaded_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Rules that could not be compiled for a while are in force afterwards though nothing changes; it is said once."""
+    failures = [AsideError("compile_rules: the process for it ended with -9")] * 3
+    load = world.reloader._load
+
+    def load_late(*, previous: Configuration) -> Configuration:
+        if failures:
+            raise failures.pop()
+        return load(previous=previous)
+
+    world.reloader._load = load_late
+    world.reloader._retries = Backoff(0.01, 0.05)
+    world.reloader._every = 0  # so that nothing but the retries can help
+    with world.reloader:
+        assert wait_until(lambda: world.reloader._last is not None, 60)
+        world.config.replace(GOOD | {"rule.yaml": rule("two")})
+        world.reloader.look_now()
+        assert world.changed.wait(60)
+        assert wait_until(lambda: world.reloader.state().result is Result.IN_FORCE, 60)
+    assert running(world.given[0]) == ["two"]
+    assert sum("ended with -9" in message for message in caplog.messages) == 1
+    assert world.reloader.state().refused == 1
 
 
 def test_error_of_our_own_is_counted_and_looking_goes_on(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,8 +2,9 @@
 
 In flow looks at the files behind a configuration, every few seconds and on SIGHUP; out flow a new `Configuration` to
 whoever decides by it, a log level, and a state to show. What is wrong changes nothing: the last good version stays in
-force and the log says why, once for each content. Knows neither pipeline nor stream: events are in no hurry here, and
-this thread never makes them wait.
+force and the log says why, once for each content. Where no fault of theirs kept them out, as for want of memory to
+compile rules, they are loaded again, later each time. Knows neither pipeline nor stream: events are in no hurry here,
+and this thread never makes them wait.
 """
 
 import logging
@@ -20,6 +21,7 @@ from keytrail.aside import AsideError
 from keytrail.configuration import Configuration, digest_of, files_below, watched_folders
 from keytrail.domain.errors import KeytrailError, ManifestError, UsageError
 from keytrail.domain.objects import Resource
+from keytrail.kube.backoff import Backoff
 from keytrail.observe.logs import set_level
 from keytrail.settings import Settings
 
@@ -88,6 +90,7 @@ class Reloader:
         replace: Callable[[Configuration], None],
         applied: Callable[[], tuple[Resource, ...]] = tuple,
         every_seconds: float | None = None,
+        retries: Backoff | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`reread` gives the settings as they would be at a start now; `every_seconds` defaults to their own.
@@ -103,6 +106,9 @@ class Reloader:
         self._replace = replace
         self._applied = applied
         self._every = settings.reload_seconds if every_seconds is None else every_seconds
+        self._retries = retries or Backoff(2.0, 300.0)  # each is a process and a second of CPU
+        self._retry_at: float | None = None
+        """When to load once more what failed without being wrong, by the monotonic clock."""
         self._now = now
         self._state = ReloadState(1, now())
         self._last: Marks | None = None
@@ -141,14 +147,20 @@ class Reloader:
                 # Its text could quote a value out of a file.
                 log.error("cannot reload (%s); the last good version stays in force", type(error).__name__)  # noqa: TRY400 - no traceback either
                 self._state = replace(self._state, failures=self._state.failures + 1)
-                self._judged, asked = self._last, False
+                self._judged, self._retry_at, asked = self._last, None, False
             try:
-                request = self._requests.get(timeout=_AGAIN_SECONDS if asked else self._every or None)
+                request = self._requests.get(timeout=self._pause(asked=asked))
             except Empty:
                 continue
             if request is _Request.END:
                 return
             asked = True
+
+    def _pause(self, *, asked: bool) -> float | None:
+        if asked:
+            return _AGAIN_SECONDS
+        left = 0.0 if self._retry_at is None else max(_AGAIN_SECONDS, self._retry_at - time.monotonic())
+        return min(filter(None, (self._every, left)), default=None)
 
     def look(self, *, asked: bool = False) -> bool:
         """Look once, as the thread does; whether that settled it. Files in motion are judged at a later look.
@@ -157,23 +169,28 @@ class Reloader:
         """
         marks = _marks(self._watched)
         steady, self._last = marks == self._last, marks
-        if not asked and (marks == self._judged or not steady):
+        again = self._retry_at is not None and time.monotonic() >= self._retry_at
+        if not asked and not again and (marks == self._judged or not steady):
             return True
         content = digest_of(self._watched)
-        if not asked and content == self._content:
+        if not asked and not again and content == self._content:
             self._judged = marks
             return True
-        judged = self._judge()
+        settings, configuration, problems, failed = self._judge()
         if _marks(self._watched) != marks:
             return False
         # A file written to twice within a tick of the file system's clock has the same marks: steady ones are proof.
         self._judged, self._content = marks if steady else None, content
-        self._accept(*judged, asked=asked)
+        self._accept(settings, configuration, problems, asked=asked, again=again)
+        if not failed:
+            self._retries.reset()
+        self._retry_at = time.monotonic() + self._retries.pause() if failed else None
         return True
 
-    def _judge(self) -> tuple[Settings | None, Configuration | None, tuple[str, ...]]:
-        """Load everything anew: settings and configuration, None where they are wrong, and all that is."""
+    def _judge(self) -> tuple[Settings | None, Configuration | None, tuple[str, ...], bool]:
+        """Load everything anew: settings and configuration, None where they are wrong; all that is; if it failed."""
         problems: list[str] = []
+        failed = False
         settings, configuration = None, None
         try:
             settings = self._reread()
@@ -184,7 +201,8 @@ class Reloader:
             configuration = self._loaded if unchanged else self._load(previous=self._loaded)
         except (UsageError, AsideError) as error:
             problems += _each(error)
-        return settings, configuration, tuple(problems)
+            failed = isinstance(error, AsideError)
+        return settings, configuration, tuple(problems), failed
 
     # -- putting in force
 
@@ -195,10 +213,12 @@ class Reloader:
         problems: tuple[str, ...],
         *,
         asked: bool,
+        again: bool,
     ) -> None:
         before = self._state
+        said = again and not asked and problems == before.problems
         state = replace(before, result=Result.REFUSED if problems else Result.IN_FORCE, problems=problems)
-        if problems:
+        if problems and not said:
             state = replace(state, refused=state.refused + 1)
         if settings is not None:
             state = replace(state, needs_restart=self._accept_settings(settings, before.needs_restart))
@@ -209,7 +229,7 @@ class Reloader:
             log.info("reloaded as generation %d: %s", state.generation, _told(configuration))
         elif not problems and (asked or before.problems):
             log.info("generation %d is what stands on disk: %s", state.generation, _told(self._loaded))
-        for problem in problems[:_SHOWN_PROBLEMS]:
+        for problem in () if said else problems[:_SHOWN_PROBLEMS]:
             log.error("not reloaded, the last good version stays in force: %s", problem)
         if len(problems) > _SHOWN_PROBLEMS:
             log.error("not reloaded: %d more problems", len(problems) - _SHOWN_PROBLEMS)
