@@ -168,19 +168,23 @@ def test_a_host_that_nobody_knows_is_no_absent_socket() -> None:
 
 
 @pytest.mark.parametrize(("command", "warns"), [("watch", False), ("collect", True)])
-def test_watch_does_not_warn_of_metrics_that_an_agent_has_not(
-    address: str, tmp_path: Path, command: str, *, warns: bool
-) -> None:
-    """Whoever only looks gets events and no warning that nobody can end; a collector warns that losses go uncounted."""
+def test_watch_only_looks(address: str, tmp_path: Path, command: str, *, warns: bool) -> None:
+    """It warns of no metrics that an agent does not have, and leaves alone what a collector remembers."""
     said = "cannot read the agent's metrics"
     options = ("--output", "json", "--agent", address, "--rules", "none")
-    with FakeTetragon(address) as agent, CollectorProcess(tmp_path, *options, command=command) as collector:
+    with (
+        FakeTetragon(address) as agent,
+        CollectorProcess(
+            tmp_path, *options, command=command, environ={"KEYTRAIL_STATE_DIR": str(tmp_path / "state")}
+        ) as collector,
+    ):
         assert agent.wait_for_listeners(timeout=60), collector.err
         agent.publish(messages("policy-library")[:50])
         assert wait_until(lambda: collector.lines() > 0)
         assert wait_until(lambda: said in collector.err or not warns)
         collector.stop()
         assert (said in collector.err) is warns
+    assert (tmp_path / "state" / "processes.json").exists() is warns
 
 
 def test_doctor_says_what_the_agent_is_asked_for(address: str, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,8 +165,10 @@ def run(args: argparse.Namespace) -> int:
 
     settings = read_settings(args)
     check_summary(args.summary)
-    if args.run is run:  # `keytrail watch` keeps no records, and may be another user's
+    if args.run is run:
         check_state_dir(settings)
+    else:  # what the collector remembers is not `keytrail watch`'s to write, which may be filtered and another user's
+        settings = replace(settings, state_dir=None)
     gate = set_up_logs(settings.log_level, settings.log_format, redact=redacted)
     keep_memory_private()
     keep_errors_private()
