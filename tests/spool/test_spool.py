@@ -11,7 +11,7 @@ import pytest
 
 from keytrail.domain.drop import DropReason
 from keytrail.export.spool.entries import Lane
-from keytrail.export.spool.owner import SpoolBusyError
+from keytrail.export.spool.owner import PreviousRun, SpoolBusyError
 from spool.spool_world import HOUR_NS, MIB, QUICK, Clock, World, balanced, files, records_of
 
 
@@ -149,6 +149,17 @@ def test_restart_finds_what_was_not_settled(tmp_path: Path) -> None:
         assert new.sequence > highest
         spool.exported([new])
     assert files(tmp_path, ".seg", ".pack", ".ack") == []
+
+
+def test_the_time_spent_on_sending_at_the_end_is_time_without_a_collector(tmp_path: Path) -> None:
+    """What the next run says of the end before it begins when reading ended, not with the last request."""
+    clock = Clock()
+    with running(tmp_path, clock=clock) as spool:
+        read_until = clock.wall_ns
+        spool.last_call()
+        clock.pass_ns(4_000_000_000)
+    with running(tmp_path, clock=clock) as spool:
+        assert spool.previous == PreviousRun(clean=True, last_alive_ns=read_until)
 
 
 def test_memory_is_lost_with_the_process_and_said(tmp_path: Path) -> None:

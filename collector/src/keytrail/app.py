@@ -153,6 +153,8 @@ class Collector:
         self._source.close()
         reading.join(_READ_SECONDS)
         self.inbox.close()
+        if (delivery := self._outputs.delivery) is not None:
+            delivery.last_call()
         deciding.join(_DECIDE_SECONDS)
         self.inbox.give_up()
         deciding.join(_LAST_BATCH_SECONDS)

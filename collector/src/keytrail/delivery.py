@@ -109,6 +109,10 @@ class Delivery:
         """The output of gaps, which are always told."""
         return [OtlpOutput(GapEncoder(self._encoder, time.time_ns).encode, gap_lane, self.spool)]
 
+    def last_call(self) -> None:
+        """Nothing is read any more: the time without a collector, as the next run tells it, begins now."""
+        self.spool.last_call()
+
     def close(self, seconds: float) -> None:
         """Bring to disk what is not there, send what the time allows. The rest stays on disk for the next run.
 

@@ -27,6 +27,8 @@ _NEWEST_OF = 16
 """Last events of a batch among which its newest is: the stream is out of order by milliseconds."""
 _HELD_NS = 30_000_000_000
 """How long before a broken stream its first lost event can have happened: the agent holds some back for so long."""
+_UNDECIDED_NS = 5_000_000_000
+"""How long what was read can have waited when a collector is killed: in the queue, for its pod, for the disk."""
 _THROTTLED_QUIET_NS = 600_000_000_000
 """The STOP of a cgroup that goes quiet was not sent within a minute, if ever."""
 _CGROUPS = 256
@@ -63,6 +65,8 @@ class LossWatch:
         self._now_ns = now_ns
         self._lock = threading.Lock()
         self._node = ""
+        self._connected_ns = now_ns()
+        """When the connection began, and before the first one, we."""
         self._newest_ns = 0
         self._arrived: Counter[str] = Counter()
         self._lateness = Lateness(self.report)
@@ -88,7 +92,7 @@ class LossWatch:
         now = self._now_ns()
         cause = GapCause.COLLECTOR_STOPPED if clean else GapCause.COLLECTOR_KILLED
         if last_alive_ns < now:
-            self.report(Gap(cause, last_alive_ns, now))
+            self.report(Gap(cause, last_alive_ns if clean else last_alive_ns - _UNDECIDED_NS, now))
         else:
             self.report(Gap(cause, now, now, detail="the clock was set back since: nobody knows when it began"))
 
@@ -97,11 +101,12 @@ class LossWatch:
         with self._lock:
             if transition.state is State.CONNECTED:
                 self._away.close(transition.at_ns)
+                self._connected_ns = transition.at_ns
                 return
             # What the agent held or had queued is lost too. The newest event says until when all was well, but on an
             # idle node that may be long ago.
             at = transition.at_ns
-            start = at if not self._newest_ns else min(at, max(self._newest_ns, at - _HELD_NS))
+            start = min(at, max(self._newest_ns, self._connected_ns, at - _HELD_NS))
             self._away.add(start, at, now_ns=at, detail=f"no events from the agent: {transition.reason}")
 
     def batch(self, events: Sequence[Event], batch: Batch) -> None:

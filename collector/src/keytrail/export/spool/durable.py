@@ -90,6 +90,10 @@ class Spool:
         if core.pending.put(lane, resource, record) or not core.pending.records:
             core.came()
 
+    def last_call(self) -> None:
+        """Nothing happens any more that would become a record: what the next run says of our end begins now."""
+        self._writer.keeper.filled_until_ns = self._core.now_ns()
+
     def flush(self) -> None:
         """Nothing follows for a while: what was appended may be written without gathering more."""
         with self._core.lock:

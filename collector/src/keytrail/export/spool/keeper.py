@@ -60,6 +60,8 @@ class Keeper:
         """Bytes that have been written and do not count in any segment yet."""
         self.sequence = 1
         """Of the next entry."""
+        self.filled_until_ns: int | None = None
+        """When those who fill the spool stopped to, wall clock; None: they have not."""
 
     def age_ns(self) -> int:
         """The spool's own clock: time in use, over all runs.
@@ -128,7 +130,8 @@ class Keeper:
             self._owner = None
 
     def _mark(self) -> Mark:
-        return Mark(self.sequence, self.age_ns(), self._clocks.now_ns())
+        alive_ns = self._clocks.now_ns() if self.filled_until_ns is None else self.filled_until_ns
+        return Mark(self.sequence, self.age_ns(), alive_ns)
 
     def make_room(self, lane: Lane, size: int) -> bool:
         """See to it that so many bytes fit, at the cost of this lane and lower ones; False when that is not enough.
