@@ -259,6 +259,17 @@ def test_a_rule_that_fails_is_counted_and_alone(caplog: pytest.LogCaptureFixture
     ]
 
 
+def test_an_exception_that_fails_excepts_nothing() -> None:
+    """A label that a pod does not have makes no exception of it, and is counted; another one still may."""
+    exceptions = ['pod.labels["team"] == "lab"', 'process.binary == "/bin/sh"']
+    listed = [{"name": f"e{at}", "condition": one} for at, one in enumerate(exceptions)]
+    engine = Engine.load([rule(condition="true", exceptions=listed)])
+    pod = {"namespace": "shop", "name": "web-0"}
+    given = [event(0, binary="/bin/x", pod=pod), event(1, pod=pod), event(2, pod={**pod, "labels": {"team": "lab"}})]
+    assert [len(engine.detect(one)) for one in given] == [1, 0, 0]
+    assert engine.failures == {"r": 2}
+
+
 def test_a_rule_fails_until_its_last_failure_is_old_or_it_is_mended() -> None:
     """What somebody should look at ends by itself, and with another version of the rule; the count goes on."""
     failing, mended = (rule("bad", condition=f"10 / process.uid > {number}") for number in (3, 4))

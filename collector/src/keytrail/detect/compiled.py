@@ -121,7 +121,16 @@ def load(
     compiled: CompiledRules, failed: Failed, waits: Waits | None = None, begun: Begun = MappingProxyType({})
 ) -> Program:
     """Load the code of rules; `waits` is needed where it was written to ask. `begun` may be filled after this."""
-    called = {"shown": shown, "learn": learn, "digest": digest, "failed": failed, "waits": waits, "begun": begun}
+
+    def holds(slot: int, exception: Callable[[], bool]) -> bool:
+        try:
+            return exception()
+        except Exception as error:  # noqa: BLE001 - as around a condition: what it was to except is told
+            failed(slot, error)
+            return False
+
+    called: dict[str, Any] = {"shown": shown, "learn": learn, "digest": digest, "holds": holds}
+    called |= {"failed": failed, "waits": waits, "begun": begun}
     scope = loaded(marshal.loads(compiled.code), compiled.constants, called)  # noqa: S302 - `program` wrote it
     parts = ("message", "suppressed", "counted")
     return Program(

@@ -124,13 +124,20 @@ def _groups(tests: Sequence[_Test], looks: Sequence[_Look]) -> Iterator[Sequence
 
 def _whole(test: _Test, kind: EventKind, symbols: Symbols, names: Locals) -> str:
     step = test.step
-    each = [(one, translator(one, symbols, names, kind)) for one in (step.condition, *step.exceptions)]
+    each = [translator(one, symbols, names, kind) for one in (step.condition, *step.exceptions)]
     first = [] if step.sees_preexisting else ["announced"]
     # A condition that can fail does so, and is counted, whatever came before.
-    if test.follows and not any(made.folding.can_fail(one.condition.tree.expr) for one, made in each):
+    if test.follows and not any(made.can_fail for made in each):
         first.append(f"begun[{test.slot}] and waits({test.slot})")
-    condition, *exceptions = (made.translate() for _, made in each)
-    return " and ".join([*first, condition, *(f"not {one}" for one in exceptions)])
+    condition, *exceptions = each
+    return " and ".join([*first, condition.translate(), *(_unless(one, test.slot) for one in exceptions)])
+
+
+def _unless(exception: Translator, slot: int) -> str:
+    """Code that is false where an exception holds: one that ends in an error excepts nothing, and is counted."""
+    if exception.can_fail:
+        return f"not holds({slot}, lambda: {exception.translate(nested=True)})"
+    return f"not {exception.translate()}"
 
 
 def _subjects(tests: Sequence[_Test], kind: EventKind, symbols: Symbols) -> Iterator[_Look]:

@@ -116,6 +116,11 @@ class Translator:
         """The expression. `nested`: it stands where assignments are lost."""
         return self._code(self._condition.tree.expr, {}, nested=nested)
 
+    @property
+    def can_fail(self) -> bool:
+        """Whether the expression can end in an error."""
+        return self.folding.can_fail(self._condition.tree.expr)
+
     def part(self, node: Any) -> str:
         """A part of the expression that names no macro's item of what stands around it."""
         return self._code(node, {}, nested=False)
