@@ -227,6 +227,27 @@ def test_own_drops_are_counted_exactly(gaps: Any, clock: Any) -> None:
     assert (closed.lost, closed.end_ns, closed.id) == (120, began + 4 * SECOND, opened.id)
 
 
+def test_a_clock_that_is_set_back_holds_no_total_back(gaps: Any, clock: Any) -> None:
+    """What was lost before is told in total at once, and what is lost afterwards is an episode of its own."""
+    dropped = 0
+    watch = LossWatch(gaps, inbox_dropped=lambda: dropped, now_ns=clock)
+    for more in (100, 20):
+        dropped += more
+        clock.turn(2)
+        watch.tick()
+    clock.turn(-86_400)
+    watch.tick()
+    dropped += 7
+    clock.turn(2)
+    watch.tick()
+    assert [(gap.phase, gap.lost) for gap in gaps.all] == [
+        (GapPhase.OPEN, 100),
+        (GapPhase.CLOSED, 120),
+        (GapPhase.OPEN, 7),
+    ]
+    assert all(gap.start_ns <= gap.end_ns for gap in gaps.all)
+
+
 def test_endless_loss_is_cut_into_totals(gaps: Any, clock: Any) -> None:
     """An episode that goes on for hours has a closing record every ten minutes; their sum is the loss."""
     dropped = 0

@@ -56,6 +56,7 @@ class Episode:
         gap = self._gap
         if gap is None:
             self._opened_ns = now_ns
+            start_ns = min(start_ns, end_ns)  # the clock was set back in between
             self._gap = replace(self._empty, start_ns=start_ns, end_ns=end_ns, lost=lost, detail=detail, lag_ns=lag_ns)
             self._report(self._gap)
             return
@@ -69,11 +70,11 @@ class Episode:
         )
 
     def tick(self, now_ns: int) -> None:
-        """End the episode when its time has come."""
+        """End the episode when its time has come, or a clock that was set back would keep it for as long."""
         if self._gap is None:
             return
-        over = self._quiet_ns is not None and now_ns - self._last_sign_ns >= self._quiet_ns
-        if over or (self._longest_ns is not None and now_ns - self._opened_ns >= self._longest_ns):
+        over = self._quiet_ns is not None and abs(now_ns - self._last_sign_ns) >= self._quiet_ns
+        if over or (self._longest_ns is not None and abs(now_ns - self._opened_ns) >= self._longest_ns):
             self.close()
 
     def close(self, end_ns: int = 0, detail: str = "") -> None:

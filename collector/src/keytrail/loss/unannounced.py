@@ -59,7 +59,8 @@ class Unannounced:
 
     def tick(self, now_ns: int) -> None:
         """Count what has waited long enough for its exec; end an episode that is over."""
-        due = [(id_, entry) for id_, entry in self._waiting.items() if now_ns - entry[0] >= self._hold_ns]
+        # Also where the clock was set back meanwhile, or they would wait for as long.
+        due = [(id_, entry) for id_, entry in self._waiting.items() if abs(now_ns - entry[0]) >= self._hold_ns]
         self._count(due, now_ns)
         self._episode.tick(now_ns)
 
