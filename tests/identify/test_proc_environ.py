@@ -50,6 +50,13 @@ def test_younger_process_of_the_same_id_is_not_believed(child: "subprocess.Popen
     assert reader()(of_event(child.pid, start_ns=time.time_ns() - 3600 * 10**9)) is Unknown.PROCESS_GONE
 
 
+def test_image_that_was_replaced_is_gone(child: "subprocess.Popen[bytes]") -> None:
+    """What /proc has belongs to the program that runs now, not to the shell that executed it in its own place."""
+    shell = of_event(child.pid)
+    shell.exited = True
+    assert reader()(shell) is Unknown.PROCESS_GONE
+
+
 def test_gone_process_is_gone() -> None:
     """A process that ended and was waited for cannot be looked at any more."""
     ended = subprocess.Popen([sys.executable, "-c", ""])

@@ -29,6 +29,8 @@ class ProcEnvironment:
 
     def __call__(self, process: Process) -> tuple[str, ...] | Unknown:
         """Names of the non-empty variables, or why they could not be read."""
+        if process.exited:  # or another image of the same process has taken its place, with variables of its own
+            return Unknown.PROCESS_GONE
         folder = self._root / str(process.pid)
         try:
             if not self._is(folder, process):
