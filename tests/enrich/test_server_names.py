@@ -1,11 +1,15 @@
 """A host that takes a credential is evidence of its use, of a process that carries it and of no other."""
 
+from typing import Any
+
 import pytest
 
+from keytrail.domain.declared import Declared, SecretKey
 from keytrail.domain.event import Details, EventKind, EventType, Payload
 from keytrail.domain.event import Event as Base
 from keytrail.domain.identity import EvidenceKind, Strength
-from keytrail.domain.process import Process
+from keytrail.domain.placement import Placement
+from keytrail.domain.process import Pod, Process
 from keytrail.domain.resources import ClusterIdentityMapping
 from keytrail.domain.shape import read
 from keytrail.enrich.peers import Peers
@@ -28,11 +32,11 @@ class Hello(Base):
         return self._details
 
 
-def mapping(name: str, variable: str, *hosts: str) -> ClusterIdentityMapping:
+def mapping(name: str, variable: str, *hosts: str, **evidence: Any) -> ClusterIdentityMapping:
     """A user's mapping of a variable, whose credential these hosts take."""
     spec = {
         "identity": {"kind": "api_key"},
-        "evidence": {"env": [{"name": variable}], "serverNames": list(hosts)},
+        "evidence": {"env": [{"name": variable}], "serverNames": list(hosts), **evidence},
     }
     raw = {"metadata": {"name": name}, "spec": spec, "apiVersion": "keytrail.io/v1alpha1"}
     made, faults = read(ClusterIdentityMapping, {**raw, "kind": "ClusterIdentityMapping"})
@@ -87,6 +91,19 @@ def test_a_host_alone_is_no_evidence() -> None:
     assert named == after((), arguments="https://api.openai.com").attribution
     assert named is not None
     assert [one.strength for one in named.evidence] == [Strength.OBSERVED]
+
+
+def test_what_is_only_declared_is_not_used() -> None:
+    """The container is given the key: a process of it that cleared its environment and asks for the host has not."""
+    process = Process("a", environment=())
+    process.pod = Pod("ml", "chat-0", service_account="chat")
+    process.placement = Placement(None, Declared({"PAY": SecretKey("ml", "pay", "key")}))
+    process.reached = ("api.stripe.com",)
+    named = mapping("stripe-prod", "PAY", "api.stripe.com", secrets=[{"namespace": "ml", "name": "pay"}])
+    found = IdentityMatcher((named,)).attribute(process)
+    assert [(one.identity_id, one.kind, one.strength) for one in found.evidence] == [
+        ("stripe-prod", EvidenceKind.SECRET, Strength.DECLARED)
+    ]
 
 
 def test_a_providers_host_takes_its_credentials() -> None:

@@ -29,7 +29,10 @@ def with_use(evidence: Iterable[Evidence], hosts: Iterable[str], namespace: str,
 
 
 def _carries(item: Evidence, owner: Evidence) -> bool:
-    """Whether it shows the identity itself that a mapping's host takes, or one of a provider's."""
-    if item.kind in _NAMES_ONLY or not item.mapped:
+    """Whether it shows the identity itself that a mapping's host takes, or one of a provider's.
+
+    What the Pod's spec gives the container this process need not have taken: any of its processes may ask for the host.
+    """
+    if item.kind in _NAMES_ONLY or not item.mapped or item.strength is Strength.DECLARED:
         return False
     return item.mapping == owner.mapping if owner.mapping else item.provider == owner.provider != ""
