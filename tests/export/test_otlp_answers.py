@@ -28,16 +28,19 @@ from keytrail.testing.otlp_sink_receiver import ReceivedRequest
 from support.processes import wait_until
 
 
-def test_backend_out_of_reach_is_said_in_the_systems_words() -> None:
-    """Of grpcio's text the place and the reason stay, and all of what a backend says itself."""
+@both_protocols
+def test_backend_out_of_reach_is_said_in_the_systems_words(protocol: str) -> None:
+    """Of a library's text the place and the reason stay."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         place = f"127.0.0.1:{taken.getsockname()[1]}"
-        transport = open_transport(otlp_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{place}"}))
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{place}", "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        transport = open_transport(otlp_settings(environ))
         answer = transport.send(b"", 60)
         transport.close()
     assert isinstance(answer, Retry)
-    assert answer.text == f"UNAVAILABLE: {place}: Connection refused"
+    kind = "UNAVAILABLE" if protocol == "grpc" else "ConnectionError"
+    assert answer.text == f"{kind}: {place}: Connection refused"
 
 
 @both_protocols

@@ -9,6 +9,7 @@ import threading
 import zlib
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import requests
 from google.protobuf.message import DecodeError
@@ -65,7 +66,8 @@ class HttpTransport:
         try:
             answer = self._post(request, timeout_seconds)
         except Exception as error:  # noqa: BLE001 requests, urllib3, ssl and http.client each have a tree of their own
-            answer = Retry(self._credentials.safe_text(f"{type(error).__name__}: {error}"))
+            place = urlsplit(self._settings.endpoint).netloc.rpartition("@")[2]
+            answer = Retry(self._credentials.safe_text(f"{type(error).__name__}: {place}: {_told(error)}"))
         finally:
             watchdog.cancel()
         # http.client takes headers that break off for whole ones: what came by the deadline may look like a success.
@@ -147,6 +149,13 @@ class _BreakableAdapter(HTTPAdapter):
                     socket.socket.shutdown(opened, socket.SHUT_RDWR)
                 except OSError:
                     continue  # closed already
+
+
+def _told(error: Exception) -> str:
+    """What an error of requests is about, without the steps of urllib3 around it."""
+    inner = getattr(error.args[0] if error.args else None, "reason", None) or error
+    cause = inner.__cause__
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else str(inner)
 
 
 def _body(response: requests.Response) -> bytes:
