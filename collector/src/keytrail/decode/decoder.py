@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from keytrail.decode.details import DecodedEvent
 from keytrail.decode.hooks import Hook, hook_for, plain_function
-from keytrail.decode.processes import ProcessReader, Redact, nanoseconds
+from keytrail.decode.processes import LAST_NS, NANOSECONDS, ProcessReader, Redact
 from keytrail.decode.shallow import parse, parse_process
 from keytrail.decode.table import ProcessTable
 from keytrail.domain.agent import AgentFacts
@@ -23,9 +23,9 @@ from keytrail.domain.process import Process
 
 # Asked for with every event: before Python 3.12 a member of an enum costs four times as much as a global.
 _KPROBE, _LSM, _TRACEPOINT = EventType.KPROBE, EventType.LSM, EventType.TRACEPOINT
-_EXEC = EventKind.EXEC, EventType.EXEC
-_EXIT = EventKind.EXIT, EventType.EXIT
-_LOADER = EventKind.LIBRARY, EventType.LOADER
+_EXEC_KIND, _EXEC = EventKind.EXEC, EventType.EXEC
+_EXIT_KIND, _EXIT = EventKind.EXIT, EventType.EXIT
+_LIBRARY_KIND, _LOADER = EventKind.LIBRARY, EventType.LOADER
 _ABOUT = frozenset({EventKind.CONNECT, EventKind.FILE, EventKind.SEND})
 """Kinds that say nothing without the connection or file that they are about: it is read with the event."""
 
@@ -78,10 +78,10 @@ class Decoder:
         for raw in processes:
             try:
                 message = parse_process(raw)
+                if message.exec_id and self.table.get(message.exec_id) is None:
+                    self.table.add(self._reader.read(message), announced=True)
             except DecodeError:
                 continue
-            if message.exec_id and self.table.get(message.exec_id) is None:
-                self.table.add(self._reader.read(message), announced=True)
 
     def decode(self, raw: bytes) -> DecodedEvent | Drop:
         """Decode one message. Never raises: what cannot be read is answered with a `Drop`."""
@@ -91,9 +91,10 @@ class Decoder:
             make = self._make.get(which)
             if make is None:  # a type newer than our declarations, or one that only export files hold
                 return UNKNOWN_EVENT
-            time_ns = nanoseconds(message.time)
+            time = message.time
+            time_ns = time.seconds * NANOSECONDS + time.nanos  # as `nanoseconds`, without a call for each event
             # Library loads carry no time: their place in the stream is their only clock.
-            estimated = not time_ns
+            estimated = not 0 < time_ns <= LAST_NS
             if estimated:
                 time_ns = self.last_ns
             else:
@@ -119,16 +120,6 @@ class Decoder:
                 self._from_file[event.process.exec_id] = None
         return event
 
-    def library(self, path: str, build_id: bytes) -> Details:
-        """Details of a loaded library, shared by all who load it; for `DecodedEvent`."""
-        known = self._libraries.get((path, build_id))
-        if known is None:
-            known = Details(file=FileAccess(self.redact(path)[0], "load"), build_id=build_id.hex())
-            if len(self._libraries) >= _LIBRARIES_LIMIT:
-                self._libraries.clear()
-            self._libraries[path, build_id] = known
-        return known
-
     def ancestors(self, process: Process) -> Iterator[Process]:
         """Parent first; for `DecodedEvent`."""
         return self.table.ancestors(process)
@@ -141,16 +132,21 @@ class Decoder:
         if parent is not None:
             process.parent_exec_id = parent.exec_id  # one text for all its children
         self.table.add(process, announced=True)
-        return DecodedEvent(*_EXEC, process, time_ns, "", "", parent, inner, self, None)
+        return DecodedEvent(_EXEC_KIND, _EXEC, process, time_ns, "", "", parent, inner, self, None)
 
     def _exit(self, inner: Any, time_ns: int) -> DecodedEvent:
         process = self._process(inner)
         if process.exec_id:
             self.table.exit(process)
-        return self._plain(_EXIT, inner, process, time_ns)
+        parent = self.table.get(process.parent_exec_id)
+        return DecodedEvent(_EXIT_KIND, _EXIT, process, time_ns, "", "", parent, inner, self, None)
 
     def _loader(self, inner: Any, time_ns: int) -> DecodedEvent:
-        return self._plain(_LOADER, inner, self._process(inner), time_ns)
+        process = self._process(inner)
+        parent = self.table.get(process.parent_exec_id)
+        event = DecodedEvent(_LIBRARY_KIND, _LOADER, process, time_ns, "", "", parent, inner, self, None)
+        event.own = self._library(inner.path, inner.buildid)
+        return event
 
     def _throttle(self, inner: Any, time_ns: int) -> DecodedEvent:
         return DecodedEvent(
@@ -158,13 +154,16 @@ class Decoder:
         )
 
     def _kprobe(self, inner: Any, time_ns: int) -> DecodedEvent:
-        return self._hooked(_KPROBE, inner, time_ns, self._kernel_hook(inner.function_name))
+        name = inner.function_name
+        return self._hooked(_KPROBE, inner, time_ns, self._kernel_hooks.get(name) or self._kernel_hook(name))
 
     def _lsm(self, inner: Any, time_ns: int) -> DecodedEvent:
-        return self._hooked(_LSM, inner, time_ns, self._kernel_hook(inner.function_name))
+        name = inner.function_name
+        return self._hooked(_LSM, inner, time_ns, self._kernel_hooks.get(name) or self._kernel_hook(name))
 
     def _tracepoint(self, inner: Any, time_ns: int) -> DecodedEvent:
-        return self._hooked(_TRACEPOINT, inner, time_ns, self._kernel_hook(f"{inner.subsys}/{inner.event}"))
+        name = f"{inner.subsys}/{inner.event}"
+        return self._hooked(_TRACEPOINT, inner, time_ns, self._kernel_hooks.get(name) or self._kernel_hook(name))
 
     def _uprobe(self, inner: Any, time_ns: int) -> DecodedEvent:
         name = inner.symbol or f"{inner.path}+{inner.offset:#x}"
@@ -172,10 +171,6 @@ class Decoder:
 
     def _usdt(self, inner: Any, time_ns: int) -> DecodedEvent:
         return self._hooked(EventType.USDT, inner, time_ns, self._user_hook(f"{inner.provider}:{inner.name}"))
-
-    def _plain(self, what: tuple[EventKind, EventType], inner: Any, process: Process, time_ns: int) -> DecodedEvent:
-        parent = self.table.get(process.parent_exec_id)
-        return DecodedEvent(*what, process, time_ns, "", "", parent, inner, self, None)
 
     def _hooked(self, type_: EventType, inner: Any, time_ns: int, known: tuple[str, Hook]) -> DecodedEvent:
         function, hook = known
@@ -189,16 +184,25 @@ class Decoder:
             event.read()
         return event
 
+    def _library(self, path: str, build_id: bytes) -> Details:
+        """Details of a loaded library, shared by all who load it."""
+        known = self._libraries.get((path, build_id))
+        if known is None:
+            known = Details(file=FileAccess(self.redact(path)[0], "load"), build_id=build_id.hex())
+            if len(self._libraries) >= _LIBRARIES_LIMIT:
+                self._libraries.clear()
+            self._libraries[path, build_id] = known
+        return known
+
     # -- hooks: two caches, for a symbol that is named like a kernel function (`connect` of libc) is not that function
 
     def _kernel_hook(self, name: str) -> tuple[str, Hook]:
-        known = self._kernel_hooks.get(name)
-        if known is None:
-            function = plain_function(name)
-            known = function, hook_for(function)
-            if len(self._kernel_hooks) < _HOOKS_LIMIT:
-                self._kernel_hooks[name] = known
-        return known
+        """Look up a hook that is not known yet."""
+        function = plain_function(name)
+        found = function, hook_for(function)
+        if len(self._kernel_hooks) < _HOOKS_LIMIT:
+            self._kernel_hooks[name] = found
+        return found
 
     def _user_hook(self, name: str) -> tuple[str, Hook]:
         known = self._user_hooks.get(name)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _POST = tetragon_pb2.KPROBE_ACTION_POST
 # Asked of nearly every event: before Python 3.12 a member of an enum costs four times as much as a global.
-_EXEC, _EXIT, _LOADER = EventType.EXEC, EventType.EXIT, EventType.LOADER
+_EXEC, _EXIT = EventType.EXEC, EventType.EXIT
 _KPROBE, _THROTTLE = EventType.KPROBE, EventType.THROTTLE
 
 
@@ -61,9 +61,9 @@ class DecodedEvent(Event):
         "_hook_args",
         "_message",
         "_node",
-        "_own",
         "_peer",
         "envelope",
+        "own",
     )
 
     envelope: Any
@@ -94,7 +94,7 @@ class DecodedEvent(Event):
         self._decoder = decoder
         self._hook = hook
         self._node: str | None = None
-        self._own: Details | None = None
+        self.own: Details | None = None
         """The details that are the kind's own, without what any hook event may carry: what rules ask for."""
         self._details: Details | None = None
         self._hook_args: Arguments | None = None
@@ -119,34 +119,34 @@ class DecodedEvent(Event):
     def details(self) -> Details:
         """What the kind adds; read from the message once."""
         if self._details is None:
-            own = self._own or self.read()
+            own = self.own or self.read()
             self._details = own if self._hook is None else completed(own, self._message)
         return self._details
 
     @property
     def network(self) -> Network | None:
         """As in the details, without reading the rest of them; so are the four below."""
-        return (self._own or self.read()).network
+        return (self.own or self.read()).network
 
     @property
     def file(self) -> FileAccess | None:
         """See `network`."""
-        return (self._own or self.read()).file
+        return (self.own or self.read()).file
 
     @property
     def payload(self) -> Payload | None:
         """See `network`."""
-        return (self._own or self.read()).payload
+        return (self.own or self.read()).payload
 
     @property
     def operation(self) -> Operation | None:
         """See `network`."""
-        return (self._own or self.read()).operation
+        return (self.own or self.read()).operation
 
     @property
     def exit(self) -> Exit | None:
         """See `network`."""
-        return (self._own or self.read()).exit
+        return (self.own or self.read()).exit
 
     def hook_args(self) -> Arguments:
         """What the hook was called with, as readers take it: the kind may depend on it, and the details do."""
@@ -161,16 +161,14 @@ class DecodedEvent(Event):
         hook = self._hook
         if hook is not None:
             read = hook.read_as.get(self.kind, hook.read) if hook.read_as else hook.read
-            self._own = read(hook.name, self._hook_args or self.hook_args(), self._decoder.redact)
+            self.own = read(hook.name, self._hook_args or self.hook_args(), self._decoder.redact)
         else:
-            self._own = self._read_plain()
-        return self._own
+            self.own = self._read_plain()
+        return self.own
 
     def _read_plain(self) -> Details:
         """Of an event without a hook."""
         message = self._message
-        if self.type is _LOADER:
-            return self._decoder.library(message.path, message.buildid)
         if self.type is _EXIT:
             duration = max(0, self.time_ns - self.process.start_ns) if self.process.start_ns else 0
             return Details(exit=Exit(message.status, message.signal, duration))

@@ -10,7 +10,6 @@ from keytrail.decode.arguments import (
     address,
     first,
     network,
-    of_type,
     payload,
     socket,
     texts,
@@ -38,17 +37,21 @@ def connect(_name: str, args: Arguments, redact: Redact) -> Details:
     At security_socket_connect the socket has no peer yet; the address is an argument of its own, of a unix socket
     a path, and one of the wrong family holds rubbish when a policy reads both.
     """
-    if len(args) == 1 and args[0][0] == "sock_arg":  # as nearly always
-        return Details(network(args[0][1]))
-    ends = socket(args)
-    for asked in of_type(args, "sockaddrun_arg"):
-        if asked.family == "AF_UNIX":
-            return Details(network=Network("AF_UNIX", peer_address=redact(asked.path)[0]))
-    for asked in of_type(args, "sockaddr_arg"):
-        if "AF_UNIX" in (asked.family, ends.family if ends is not None else ""):
-            return Details(network=Network("AF_UNIX", cookie=ends.cookie if ends is not None else 0))
-        ends = _towards(ends or Network(), asked.family, address(asked.addr), asked.port)
-    return Details(network=ends)
+    sock = asked = None
+    for which, value in args:
+        if which == "sock_arg":
+            sock = sock or value
+        elif which == "sockaddr_arg":
+            asked = value
+        elif which == "sockaddrun_arg" and value.family == "AF_UNIX":
+            return Details(network=Network("AF_UNIX", peer_address=redact(value.path)[0]))
+    ends = None if sock is None else network(sock)
+    if asked is None:
+        return Details(ends)
+    family = asked.family
+    if "AF_UNIX" in (family, "" if ends is None else ends.family):
+        return Details(Network("AF_UNIX", cookie=0 if ends is None else ends.cookie))
+    return Details(_towards(ends or Network(), family, address(asked.addr), asked.port))
 
 
 def send(_name: str, args: Arguments, redact: Redact) -> Details:
@@ -56,6 +59,8 @@ def send(_name: str, args: Arguments, redact: Redact) -> Details:
     ends = _peer(args)
     data = payload(args) or first(texts(args), "").encode("utf-8", "replace")
     dns = ends is not None and _DNS_PORT in (ends.peer_port, ends.local_port)
+    if not (data or dns):  # most that are told of: only a policy for payloads has the agent copy them
+        return Details(ends, None, Payload(_size(args, 0)))
     if dns and ends is not None and ends.protocol == "IPPROTO_TCP":
         data = data[2:]  # over TCP each message follows its length (RFC 1035, 4.2.2)
     credential = text_credentials(data) if data and not is_clear_metadata(data) else ""

@@ -3,8 +3,8 @@
 An agent repeats the whole process, its parent and its ancestors, environments included, in each event, which makes four
 fifths of a message and of the time that parsing takes. The classes here are made from the declarations in `proto` with
 four changes: of `process` only what tells it from others is read, but for an exec what its `Process` object needs;
-`parent` and `ancestors` stay bytes, each variable of an environment too; labels and what is the same for each event of
-a node are left out. Nothing is lost: what is not declared is kept, and `whole` and `whole_pod` read it.
+`parent`, `ancestors`, namespaces and each variable of an environment stay bytes; labels and what is the same for each
+event of a node are left out. Nothing is lost: what is not declared is kept, and `whole` and `whole_pod` read it.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,6 @@ _KEPT: Final = {
         "process_credentials",
     ),
     _READ_POD: ("namespace", "name", "uid", "container", "workload", "workload_kind"),
-    "Namespaces": ("mnt", "pid"),
     "GetEventsResponse": (
         *(field.name for field in events_pb2.GetEventsResponse.DESCRIPTOR.oneofs_by_name["event"].fields),
         "node_name",
@@ -51,7 +50,7 @@ _KEPT: Final = {
     ),
 }
 """Fields that stay declared, of the messages that lose others."""
-_AS_BYTES: Final = {("Process", "pod"), (_READ_PROCESS, "environment_variables")}
+_AS_BYTES: Final = {("Process", "pod"), (_READ_PROCESS, "environment_variables"), (_READ_PROCESS, "ns")}
 _AS_READ: Final = {("ProcessExec", "process"): _READ_PROCESS, (_READ_PROCESS, "pod"): _READ_POD}
 _COPIES: Final = {"Process": _READ_PROCESS, "Pod": _READ_POD}
 """Messages that are needed in a second form."""

@@ -7,7 +7,7 @@ The agent sends each event with its whole process, so nothing here is needed to 
 reading a process twice and knows what the agent forgets when it restarts. It must not know rules or identities.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 
 from keytrail.decode.survivors import is_survivor
@@ -35,8 +35,12 @@ class ProcessTable:
 
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
         self._capacity = capacity
-        self._running = _Bounded(capacity)
-        self._exited = _Bounded(max(1, capacity // 4))
+        self._exited = _Bounded(max(1, capacity // 4), {})
+        running = _Running(self._exited.images)
+        self._running = _Bounded(capacity, running)
+        self.get: Callable[[str], Process | None] = running.__getitem__
+        """Return the image with this id, None when it is not known (any more). Asked twice of every event: this is
+        the dictionary's own method."""
         self._by_pid: dict[int, Process] = {}
         self._remembered: dict[int, Process] = {}
         self.evicted_running = 0
@@ -57,16 +61,6 @@ class ProcessTable:
     def running(self) -> list[Process]:
         """Return the running images, copied in one step: safe from another thread."""
         return list(self._running.images.values())
-
-    def get(self, exec_id: str) -> Process | None:
-        """Return the image with this id, None when it is not known (any more)."""
-        found = self._running.images.get(exec_id)
-        if found is None:
-            exited = self._exited.images
-            found = exited.pop(exec_id, None)
-            if found is not None:
-                exited[exec_id] = found  # used last
-        return found
 
     def add(self, process: Process, *, announced: bool) -> Process:
         """Enter a process; `announced` says that an exec event or the agent's process cache told of it.
@@ -178,18 +172,34 @@ class ProcessTable:
         return process.start_ns < running.start_ns and not process.preexisting
 
 
+class _Running(dict[str, Process]):
+    """Running images. Who is not among them is looked for among the exited ones."""
+
+    __slots__ = ("_exited",)
+
+    def __init__(self, exited: dict[str, Process]) -> None:
+        super().__init__()
+        self._exited = exited
+
+    def __missing__(self, exec_id: str) -> Process | None:
+        found = self._exited.pop(exec_id, None)
+        if found is not None:
+            self._exited[exec_id] = found  # used last
+        return found
+
+
 class _Bounded:
     """Images in order of use, bounded in number and in the text that they hold."""
 
     __slots__ = ("_capacity", "_together", "_weight", "images")
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, images: dict[str, Process]) -> None:
         self._capacity = capacity
+        self.images = images
         # A dict keeps the places of what went and walks over them to its first key: 21 us at 32,768 processes, so that
         # many go together. An OrderedDict finds it at once, and takes 80 bytes more for each process.
         self._together = max(1, capacity // 256)
         self._weight = 0
-        self.images: dict[str, Process] = {}
 
     def add(self, process: Process) -> Sequence[Process]:
         """Enter as the newest; return what had to go."""
