@@ -12,7 +12,6 @@ Knows no YAML, no files and no lines: `keytrail.manifests` finds the line that b
 """
 
 import dataclasses
-import difflib
 import functools
 import math
 import types
@@ -314,6 +313,8 @@ def _number_fault(type_: type, doc: Doc, data: object) -> str:
 
 def suggestion(name: str, known: Sequence[str]) -> str:
     """Say which valid name was probably meant, or all of them when none is near."""
+    import difflib  # 0.2 MB for a slip of somebody's hand
+
     folded = {valid.lower(): valid for valid in known}
     near = difflib.get_close_matches(name[:64].lower(), folded, n=1)
     return f"did you mean {folded[near[0]]}?" if near else f"expected one of {', '.join(known)}"
