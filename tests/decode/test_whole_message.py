@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 
-from keytrail.decode.decoder import Decoder
+from keytrail.decode.decoder import MALFORMED, Decoder
+from keytrail.decode.redact import Redactor
+from keytrail.domain.agent import AgentFacts
 from keytrail.domain.event import EventKind
 from keytrail.domain.process import Process
 from keytrail.proto.tetragon import events_pb2
@@ -80,3 +83,41 @@ def test_environments_without_end_are_not_remembered_without_end() -> None:
         next(decode_each(decoder, [message.SerializeToString()]))
     kept = decoder._reader._read_before.values()
     assert 0 < sum(map(len, kept)) <= 262_144
+
+
+def test_a_text_that_held_a_credential_is_known_again_without_keeping_it() -> None:
+    """Read twice, a command line is redacted once, the same both times; what is kept has no value, and is bounded."""
+    asked: list[str] = []
+
+    def redact(text: str, program: str = "", /) -> tuple[str, tuple[str, ...]]:
+        asked.append(text)
+        return Redactor().redact(text, program)
+
+    def start(decoder: Decoder, number: int, password: str) -> Process:
+        process = pb.Process(exec_id=f"id-{number}", binary="/bin/redis-cli", arguments=f"-a {password} ping")
+        message = events_pb2.GetEventsResponse(process_exec=pb.ProcessExec(process=process))
+        return next(decode_each(decoder, [message.SerializeToString()])).process
+
+    decoder = Decoder(redact)
+    first, again = (start(decoder, number, "hunter-2-hunter") for number in range(2))
+    assert asked.count("-a hunter-2-hunter ping") == 1
+    assert first.arguments == again.arguments == "-a [redacted] ping"
+    assert first.argument_credentials == again.argument_credentials != ()
+    assert "hunter" not in repr((decoder._reader._redacted, decoder._reader._harmless))
+    for number in range(1_100):
+        start(decoder, number, f"other-secret-{number}")
+    assert 0 < len(decoder._reader._redacted) <= 1_024
+    assert start(decoder, 0, "hunter-2-hunter").arguments == "-a [redacted] ping"
+
+
+def test_namespaces_that_cannot_be_read_make_a_message_malformed() -> None:
+    """They are read apart from the rest: an event that has broken ones is undecodable, a process is left out."""
+    broken = (
+        pb.Process(exec_id="broken").SerializeToString() + b"\x7a\x02\x0a\x7f"
+    )  # ns (15): cut inside its first field
+    with pytest.raises(DecodeError):
+        pb.Process.FromString(broken)
+    decoder = Decoder(plain)
+    assert decoder.decode(b"\x0a" + bytes([len(broken) + 2]) + b"\x0a" + bytes([len(broken)]) + broken) == MALFORMED
+    decoder.connect(AgentFacts(), [broken, pb.Process(exec_id="whole").SerializeToString()])
+    assert [process.exec_id for process in decoder.table] == ["whole"]
