@@ -29,9 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"all of them, or some: {', '.join(TARGETS)}")
     parser.add_argument("--seconds", type=int, default=60, help="how long each target is run (60)")
-    parser.add_argument(
-        "--runs", type=int, help="stop each after so many inputs: with a new folder the same ones each time"
-    )
+    parser.add_argument("--runs", type=int, help="stop each after so many inputs, drawn from a fixed seed")
     parser.add_argument("--folder", type=Path, default=Path(".fuzz"), help="where corpora, logs and crashes are kept")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="give this input to the target, and nothing else")
     given = parser.parse_args()
@@ -56,7 +54,7 @@ def _fuzz(name: str, folder: Path, *bounds: str) -> bool:
     log = folder / "log"
     options = (*bounds, f"-artifact_prefix={folder}/crashes/", *_LIMITS)
     with log.open("wb") as out, TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as memory:
-        environ = {**os.environ, "PYTHONPATH": f"{_TESTS}:{_SOURCES}", "TMPDIR": memory}
+        environ = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": f"{_TESTS}:{_SOURCES}", "TMPDIR": memory}
         ran = subprocess.run(
             [sys.executable, "-m", "fuzz.child", name, folder, *options],
             env=environ, stdout=out, stderr=subprocess.STDOUT, check=False,
