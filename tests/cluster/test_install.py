@@ -64,6 +64,8 @@ class Cluster:
             f"operator.http.port={self._operator_port}",
             f"collector.nodeSelector.kubernetes\\.io/hostname={NODE}",
             "clusterName=installed",
+            # The processes that stand in for the pods' containers run here, and so does the backend.
+            "collector.podAnnotations.sidecar\\.opentelemetry\\.io/inject=receiver",
         )
 
     def helm(self, verb: str, *options: str) -> str:

@@ -106,6 +106,20 @@ def test_what_is_only_declared_is_not_used() -> None:
     ]
 
 
+def test_a_service_account_is_used_by_any_process_of_its_pod() -> None:
+    """What asks the host that takes the account does so as the account: no process has to fetch it from elsewhere."""
+    process = Process("a", environment=())
+    process.pod = Pod("ml", "chat-0", service_account="chat")
+    process.placement = Placement(None, Declared({}))
+    process.reached = ("vault.internal",)
+    named = mapping("chat", "PAY", "vault.internal", serviceAccounts=[{"namespace": "ml", "name": "chat"}])
+    found = IdentityMatcher((named,)).attribute(process)
+    assert {(one.identity_id, one.kind, one.strength) for one in found.evidence} == {
+        ("chat", EvidenceKind.SERVICE_ACCOUNT, Strength.USED),
+        ("chat", EvidenceKind.SERVER_NAME, Strength.USED),
+    }
+
+
 def test_a_providers_host_takes_its_credentials() -> None:
     """The shipped provider's host counts for a variable that only the provider knows."""
     attribution = after(("api.openai.com",), "OPENAI_API_KEY").attribution

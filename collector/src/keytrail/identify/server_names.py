@@ -31,8 +31,11 @@ def with_use(evidence: Iterable[Evidence], hosts: Iterable[str], namespace: str,
 def _carries(item: Evidence, owner: Evidence) -> bool:
     """Whether it shows the identity itself that a mapping's host takes, or one of a provider's.
 
-    What the Pod's spec gives the container this process need not have taken: any of its processes may ask for the host.
+    A Secret that the Pod's spec gives the container this process need not have taken: any of its processes may ask for
+    the host. A ServiceAccount is the whole Pod's: who asks the API server, or the cloud whose role it has, does so as it.
     """
-    if item.kind in _NAMES_ONLY or not item.mapped or item.strength is Strength.DECLARED:
+    if item.kind in _NAMES_ONLY or not item.mapped:
+        return False
+    if item.kind is EvidenceKind.SECRET and item.strength is Strength.DECLARED:
         return False
     return item.mapping == owner.mapping if owner.mapping else item.provider == owner.provider != ""
