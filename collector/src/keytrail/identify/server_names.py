@@ -32,7 +32,7 @@ def _carries(item: Evidence, owner: Evidence) -> bool:
     """Whether it shows the identity itself that a mapping's host takes, or one of a provider's.
 
     A Secret that the Pod's spec gives the container this process need not have taken: any of its processes may ask for
-    the host. A ServiceAccount is the whole Pod's: who asks the API server, or the cloud whose role it has, does so as it.
+    the host. A ServiceAccount is the whole Pod's: who asks the API server, or the cloud whose role it has, acts as it.
     """
     if item.kind in _NAMES_ONLY or not item.mapped:
         return False
