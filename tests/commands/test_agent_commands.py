@@ -169,9 +169,11 @@ def test_a_host_that_nobody_knows_is_no_absent_socket() -> None:
 
 @pytest.mark.parametrize(("command", "warns"), [("watch", False), ("collect", True)])
 def test_watch_only_looks(address: str, tmp_path: Path, command: str, *, warns: bool) -> None:
-    """It warns of no metrics that an agent does not have, and leaves alone what a collector remembers."""
+    """It warns of no metrics that an agent does not have, and leaves alone what a collector remembers; reloads, too."""
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("reload_seconds: 1\n", encoding="utf-8")
     said = "cannot read the agent's metrics"
-    options = ("--output", "json", "--agent", address, "--rules", "none")
+    options = ("--output", "json", "--agent", address, "--rules", "none", "--settings", str(settings))
     with (
         FakeTetragon(address) as agent,
         CollectorProcess(
@@ -182,6 +184,9 @@ def test_watch_only_looks(address: str, tmp_path: Path, command: str, *, warns: 
         agent.publish(messages("policy-library")[:50])
         assert wait_until(lambda: collector.lines() > 0)
         assert wait_until(lambda: said in collector.err or not warns)
+        settings.write_text("reload_seconds: 1\nlog_level: debug\n", encoding="utf-8")
+        assert wait_until(lambda: "log level is debug now" in collector.err)
+        assert "needs a restart" not in collector.err
         collector.stop()
         assert (said in collector.err) is warns
     assert (tmp_path / "state" / "processes.json").exists() is warns

@@ -60,7 +60,7 @@ def add(commands: Any) -> None:
     add_filters(parser)
     add_redaction(parser)
     add_settings_file(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, watching=False)
 
 
 def in_cluster(settings: "Settings") -> bool:
@@ -118,7 +118,7 @@ def _compose(
     from keytrail.source.agent import AgentClient
 
     # Whoever only looks for a moment has no use for the warning that an agent without metrics cannot count its losses.
-    unmeasured = args.run is not run and not settings.agent_metrics_address and find_metrics() is None
+    unmeasured = args.watching and not settings.agent_metrics_address and find_metrics() is None
     wanted, stream = settings.event_filter(), StreamLog()
     cluster = stack.enter_context(_cluster(settings)) if in_cluster(settings) else None
     agent = stack.enter_context(AgentClient(agent_address(settings), agent_tls(settings), timeout=_LOOK_SECONDS))
@@ -147,12 +147,19 @@ def _compose(
         ask_for=source.ask_for,
     )
     settings_file = args.settings or os.environ.get(FILE_VARIABLE)
-    reloader = collector.reloader(lambda: settings_now(args), Path(settings_file) if settings_file else None)
+    reloader = collector.reloader(
+        lambda: _kept_apart(args, settings_now(args)), Path(settings_file) if settings_file else None
+    )
     part = None if cluster is None else cluster.part
     probe = CollectorProbe(settings, collector, source, stream, guard, reloader, gate, outputs.delivery, part)
     if settings.resolve_hosts:
         resolver.start()
     return _Parts(cluster, agent, collector, reloader, probe)
+
+
+def _kept_apart(args: argparse.Namespace, settings: "Settings") -> "Settings":
+    """What the collector remembers is not `keytrail watch`'s to write, which may be filtered and another user's."""
+    return replace(settings, state_dir=None) if args.watching else settings
 
 
 def run(args: argparse.Namespace) -> int:
@@ -163,12 +170,9 @@ def run(args: argparse.Namespace) -> int:
     from keytrail.observe.logs import set_up_logs
     from keytrail.own_telemetry import OwnTelemetry
 
-    settings = read_settings(args)
+    settings = _kept_apart(args, read_settings(args))
     check_summary(args.summary)
-    if args.run is run:
-        check_state_dir(settings)
-    else:  # what the collector remembers is not `keytrail watch`'s to write, which may be filtered and another user's
-        settings = replace(settings, state_dir=None)
+    check_state_dir(settings)
     gate = set_up_logs(settings.log_level, settings.log_format, redact=redacted)
     keep_memory_private()
     keep_errors_private()
@@ -181,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         # From here on, since a start may take seconds. `keytrail watch` runs this, too, and ends with its terminal.
-        stop = stack.enter_context(stop_on_signals(hung_up if args.run is run else None))
+        stop = stack.enter_context(stop_on_signals(None if args.watching else hung_up))
         parts = _compose(args, settings, gate, accounting, stack)
         if stop.is_set():
             return 0  # nothing has begun

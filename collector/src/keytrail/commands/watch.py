@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     add_filters(parser)
     add_redaction(parser)
     add_settings_file(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, watching=True)
 
 
 def run(args: argparse.Namespace) -> int:
