@@ -143,7 +143,7 @@ class ProcessTable:
         if kept is not None and kept.environment is not None:
             process.environment = kept.environment
             self.survivors += 1
-        elif not announced and (parent := self.get(process.parent_exec_id)) is not None and _is_fork(process, parent):
+        elif not announced and (parent := self._forked_from(process)) is not None:
             process.environment, process.fingerprints = parent.environment, parent.fingerprints
 
     def _recall(self, process: Process, *, announced: bool) -> None:
@@ -155,8 +155,13 @@ class ProcessTable:
             process.opened, process.reached = seen.opened, seen.reached
         elif process.opened:  # by an earlier image of the same process
             return
-        elif not announced and (parent := self.get(process.parent_exec_id)) is not None and _is_fork(process, parent):
+        elif not announced and (parent := self._forked_from(process)) is not None:
             process.opened = tuple(one for one in parent.opened if one[1] < process.start_ns)
+
+    def _forked_from(self, process: Process) -> Process | None:
+        """The parent of a fork without exec, which has its memory; None for any other process."""
+        parent = self.get(process.parent_exec_id)
+        return parent if parent is not None and _is_fork(process, parent) else None
 
     def _kept(self, process: Process) -> Process | None:
         """What is remembered of the process."""

@@ -88,9 +88,8 @@ class Pods:
         found = self.by_name.get((pod.uid or f"{pod.namespace}/{pod.name}", pod.container.name))
         if found is None or pod.container.id in {"", found.pod.container.id}:
             return found
-        return Known(
-            _with_id(found.pod, pod.container.id), found.placement
-        )  # the status has the one before it, or none
+        # Its status has the id of the one before it, or none.
+        return Known(_with_id(found.pod, pod.container.id), found.placement)
 
 
 class PodIndex:
